@@ -1,0 +1,50 @@
+"""Write models: random choices, programs, traces, targets.
+
+```python
+import jax, ppl
+from ppl import dist, sample
+
+@ppl.model
+def coin(n):
+    p = sample("p", dist.Beta(1.0, 1.0))
+    return sample("heads", dist.Binomial(n, p))
+
+program = coin(10) | {"heads": 7}
+```
+"""
+
+from .choices import Choices
+from .combinators import cond, fori_loop, remat, scan, switch, vmap
+from .distributions import dist
+from .graph import parents
+from .predictive import predict
+from .primitives import call, deterministic, factor, observe, sample
+from .program import Model, Program, model
+from .reparam import NonCentered
+from .target import Target, as_target
+from .trace import Trace
+
+__all__ = [
+    "Choices",
+    "Model",
+    "NonCentered",
+    "Program",
+    "Target",
+    "Trace",
+    "as_target",
+    "call",
+    "cond",
+    "deterministic",
+    "dist",
+    "factor",
+    "fori_loop",
+    "model",
+    "observe",
+    "parents",
+    "predict",
+    "remat",
+    "sample",
+    "scan",
+    "switch",
+    "vmap",
+]

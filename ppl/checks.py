@@ -1,0 +1,179 @@
+"""Checks at the door: what users pass by name is compared with the table of sites before anything runs.
+
+Every function raises a ValueError whose sentence names the site, what was expected, what came, and what to do.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._errors import nearest, quote
+from .choices import Choices, Partial, as_data, walk
+from .site import SiteInfo, Table
+
+_WHY_NOT = {
+    "observed": "it already has data; use program.without({0!r}) first",
+    "deterministic": "it is deterministic, computed from other sites; to set it use program.intervene({{{0!r}: value}})",
+    "factor": "it is a factor, which has no value",
+    "call": "it is a call; to replace its function use program.intervene({{{0!r}: function}})",
+    "intervened": "it was set by an intervention",
+    "latent": "it is latent",
+}
+
+
+def paths(table: Mapping[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], SiteInfo]]:
+    """Every row of a nested table with its path of names."""
+    for name, row in table.items():
+        if isinstance(row, Mapping):
+            yield from paths(row, (*before, name))
+        else:
+            yield (*before, name), row
+
+
+def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -> Choices:
+    """`values` (a nested dict, or dotted addresses) as a nested dict of arrays along the table's paths.
+
+    Raises:
+        ValueError: for an address that no site has, a site of a kind not in `kinds`, or a shape that is not the site's.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{what} must be a dict from site names to values, but got {type(values).__name__}.")
+    rows = {".".join(path): (path, row) for path, row in paths(table)}
+    out: Choices = {}
+    for address, value in walk(values):
+        if address not in rows:
+            inside = [known for known in rows if known.startswith(f"{address}.")]
+            if inside:
+                raise ValueError(
+                    f"'{address}' in {what} is a nested program with sites {quote(inside)}; give a dict of its sites."
+                )
+            raise ValueError(f"{what} name a site '{address}', but the program has none of that name.{nearest(address, rows)}")
+        path, row = rows[address]
+        if row.kind not in kinds:
+            raise ValueError(f"site '{address}' cannot be given by {what}: {_WHY_NOT[row.kind].format(address)}.")
+        try:
+            value = as_data(value)
+        except ValueError as e:
+            raise ValueError(f"the value of site '{address}' in {what} cannot be used: {e}.") from None
+        shape = jnp.shape(value.value if isinstance(value, Partial) else value)
+        if shape != row.shape:
+            plates = f" (in {' '.join(row.plates)})" if row.plates else ""
+            raise ValueError(f"site '{address}' has shape {row.shape}{plates}, but {what} have shape {shape} for it.")
+        node = out
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = value
+    return out
+
+
+def nothing_missing(table: Table, placed: Choices) -> None:
+    """Raise unless `placed` has a value for every latent site."""
+    given = {address for address, _ in walk(placed)}
+    missing = [a for path, row in paths(table) if row.kind == "latent" and (a := ".".join(path)) not in given]
+    if missing:
+        raise ValueError(f"no value was given for {'sites' if len(missing) > 1 else 'site'} {quote(missing)}; every latent site needs one.")
+
+
+def data(table: Table, values: Mapping[str, Any]) -> Choices:
+    """Data for `|`: placed, and checked for NaN and for values outside each site's support."""
+    if isinstance(values, Mapping) and not values:
+        return {}
+    placed = place(table, values, "the data", {"latent"})
+    rows = {".".join(path): row for path, row in paths(table)}
+    for address, value in _leaves(placed):
+        _check_values(address, rows[address], value)
+    return placed
+
+
+def _leaves(placed: Choices) -> Iterator[tuple[str, Any]]:
+    yield from walk(placed)
+
+
+def _check_values(address: str, row: SiteInfo, value: Any) -> None:
+    known = np.ones(row.shape, bool)
+    if isinstance(value, Partial):
+        value, mask = value
+        if isinstance(mask, jax.core.Tracer):
+            return
+        known = np.asarray(mask)
+        _check_events(address, row, known)
+    if isinstance(value, jax.core.Tracer):
+        return
+    array = np.asarray(value)
+    bad = np.isnan(array) & known if array.dtype.kind == "f" else np.zeros(array.shape, bool)
+    if bad.any():
+        raise ValueError(
+            f"the data of site '{address}' hold NaN, first at index {first(bad)} ({int(bad.sum())} of {bad.size}). If these "
+            "are missing values, pass numpy.ma.masked_invalid(data): the missing entries then become latent."
+        )
+    if row.support is None:
+        return
+    inside = np.asarray(row.support(jnp.asarray(array)))
+    known = known.reshape(known.shape[: inside.ndim] + (-1,)).all(-1) if known.ndim > inside.ndim else known
+    outside = ~np.broadcast_to(inside, known.shape) & known
+    if outside.any():
+        index = first(outside)
+        raise ValueError(
+            f"the data of site '{address}' lie outside the support of {row.family} ({row.support_name}), first at index "
+            f"{index}: {array[index] if index != () else array}. Check the data, or choose a distribution with that support."
+        )
+
+
+def _check_events(address: str, row: SiteInfo, known: np.ndarray) -> None:
+    flat = known.reshape(known.shape[: known.ndim - row.event_dim] + (-1,))
+    if (flat.any(-1) != flat.all(-1)).any():
+        raise ValueError(
+            f"the data of site '{address}' are missing part of an event: the last {row.event_dim} axes of {row.family} are "
+            "one value. Give all of an event, or none of it."
+        )
+
+
+def first(bad: np.ndarray) -> Any:
+    """Index of the first true entry: an int for vectors, else a tuple."""
+    index = tuple(int(i) for i in np.argwhere(bad)[0])
+    return index[0] if len(index) == 1 else index
+
+
+def calls(table: Table, functions: Mapping[str, Callable]) -> None:
+    """Raise unless every name is a `ppl.call` of the program."""
+    known = {".".join(path): row.kind for path, row in paths(table)}
+    for name in functions:
+        if known.get(name) != "call":
+            have = [address for address, kind in known.items() if kind == "call"]
+            raise ValueError(f"the intervention gives a function for '{name}', but no ppl.call has that name.{nearest(name, have)}")
+
+
+def rules(table: Table, given: Mapping[str, Any]) -> Choices:
+    """Reparameterisations placed along the table's paths; each must be a function and name a latent site."""
+    rows = {".".join(path): (path, row) for path, row in paths(table)}
+    out: Choices = {}
+    for address, rule in walk(given):
+        if address not in rows:
+            raise ValueError(f"reparam names a site '{address}', but the program has none of that name.{nearest(address, rows)}")
+        path, row = rows[address]
+        if row.kind != "latent":
+            raise ValueError(f"site '{address}' cannot be reparameterised: it is {row.kind}, and only latent sites can.")
+        if not callable(rule):
+            raise ValueError(f"the reparameterisation of site '{address}' must be a function (name, distribution) -> value, "
+                             f"such as ppl.NonCentered(), but got {type(rule).__name__}.")
+        node = out
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = rule
+    return out
+
+
+@contextmanager
+def sentences() -> Iterator[None]:
+    """Turn JAX's errors for Python control flow on random values into one sentence."""
+    try:
+        yield
+    except jax.errors.TracerBoolConversionError as e:
+        raise ValueError(
+            "the model branches in Python (if, while, and, or) on a random value, which is not known while the program is "
+            "traced. Use ppl.cond or ppl.switch, or jnp.where.\n" + str(e).split("\n")[0]
+        ) from e

@@ -1,0 +1,104 @@
+"""Choices are plain nested dicts of arrays; this file holds the few things one does to them.
+
+An *address* such as `"school.theta"` is a path of names joined by dots. Data may hold NumPy masked arrays: their masked
+entries are missing, and become latent.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+Choices = dict[str, Any]
+
+
+class Partial(NamedTuple):
+    """Data with missing entries: `value` where `known` is true. Both have the shape of the site."""
+
+    value: Array
+    known: Array
+
+
+def as_data(value: Any) -> Any:
+    """An array, or a Partial for a masked array; nested dicts are walked. Raises ValueError for non-numeric data."""
+    if isinstance(value, Mapping):
+        return {name: as_data(v) for name, v in value.items()}
+    if isinstance(value, Partial):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        if not np.ma.is_masked(value):
+            return as_data(value.data)
+        return Partial(as_data(value.filled(0)), jnp.asarray(~np.ma.getmaskarray(value)))
+    if isinstance(value, jax.Array):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"it has dtype {array.dtype}, but numbers were expected")
+    return jnp.asarray(array)
+
+
+def walk(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a nested dict with its dotted address, depth first."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from walk(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested dict to `{dotted address: leaf}`. Law: `nest(flatten(tree)) == tree` when no name holds a dot."""
+    return dict(walk(tree))
+
+
+def nest(flat: Mapping[str, Any]) -> Choices:
+    """`{dotted address: leaf}` to a nested dict."""
+    out: Choices = {}
+    for address, value in flat.items():
+        *path, last = address.split(".")
+        node = out
+        for name in path:
+            node = node.setdefault(name, {})
+        node[last] = value
+    return out
+
+
+def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> Choices:
+    """Union of two nested dicts; where both hold a leaf, `second` wins."""
+    out = dict(first)
+    for name, value in second.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(name), Mapping)
+        out[name] = merge(out[name], value) if both else value
+    return out
+
+
+def remove(tree: Mapping[str, Any], addresses: set[str], prefix: str = "") -> Choices:
+    """`tree` without the leaves or whole groups at `addresses`."""
+    out: Choices = {}
+    for name, value in tree.items():
+        address = f"{prefix}{name}"
+        if address in addresses:
+            continue
+        out[name] = remove(value, addresses, f"{address}.") if isinstance(value, Mapping) else value
+    return out
+
+
+def lanes(tree: Choices, length: int) -> Choices:
+    """The part of `tree` that can be sliced along a leading axis of `length`: what a body mapped `length` times may use.
+
+    Entries of other sizes belong to sites outside that body; shapes were checked against the table of sites before.
+    """
+
+    def fits(node: Any) -> bool:
+        return all(jnp.ndim(x) > 0 and jnp.shape(x)[0] == length for x in jax.tree.leaves(node))
+
+    out: Choices = {}
+    for name, node in tree.items():
+        if fits(node):
+            out[name] = node
+        elif isinstance(node, dict):
+            out[name] = lanes(node, length)
+    return out

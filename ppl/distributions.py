@@ -1,0 +1,123 @@
+"""Distributions are NumPyro's; this is the only file that knows so.
+
+`ppl.dist` is `numpyro.distributions`. The functions here are the whole of what the language asks of a distribution, and
+each treats one *site*: batch and event axes together are the shape of one value, and a site's log density is one number.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax import Array
+from numpyro.distributions.transforms import Transform, biject_to
+
+Distribution = dist.Distribution
+Constraint = dist.constraints.Constraint
+
+
+def is_distribution(x: object) -> bool:
+    """Whether `x` can be sampled at a leaf site."""
+    return isinstance(x, Distribution)
+
+
+def draw(d: Distribution, key: Array) -> Array:
+    """One value, of shape `d.shape()`."""
+    return d.sample(key)
+
+
+def log_prob(d: Distribution, value: Array) -> Array:
+    """Log density of each batch element; shape `d.batch_shape`; -inf outside the support."""
+    return d.log_prob(value)
+
+
+def log_prob_inside(d: Distribution, value: Array) -> Array:
+    """`log_prob` of a value known to lie inside the support: the check, and its cost at run time, are left out."""
+    return _unchecked(d).log_prob(value)
+
+
+def _unchecked(d: Distribution) -> Distribution:
+    # NumPyro keeps its switch for checks on the object (and on the objects it wraps); a copy leaves the user's alone
+    d = copy.copy(d)
+    d._validate_args = False
+    for name, part in list(vars(d).items()):
+        if isinstance(part, Distribution):
+            setattr(d, name, _unchecked(part))
+    return d
+
+
+def value_dtype(d: Distribution) -> jnp.dtype:
+    """dtype of a value: the default integer for discrete families, else the promoted float of the parameters."""
+    if d.support is not None and d.support.is_discrete:
+        return jnp.dtype(jnp.result_type(int))
+    floats = [x.dtype for x in map(jnp.asarray, jax.tree.leaves(d)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    return jnp.dtype(jnp.result_type(*floats) if floats else jnp.result_type(float))
+
+
+def bijector(support: Constraint) -> Transform:
+    """The map from unconstrained reals onto `support` (NumPyro's `biject_to`)."""
+    return biject_to(support)
+
+
+def family(d: Distribution) -> str:
+    """The name a person would call `d`, without the wrappers for shape: `Normal`, `HalfCauchy`."""
+    while isinstance(d, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+        d = d.base_dist
+    return type(d).__name__
+
+
+def support_name(support: Constraint | None) -> str:
+    """`positive`, `simplex`, `real`: how a support prints in tables."""
+    if support is None:
+        return "unknown"
+    while type(support).__name__ in ("_IndependentConstraint", "independent"):
+        support = support.base_constraint
+    name = type(support).__name__.strip("_").lower()
+    return {"greaterthan": "positive" if _is_zero(getattr(support, "lower_bound", None)) else "greater than"}.get(name, name)
+
+
+def _is_zero(x: Any) -> bool:
+    return isinstance(x, int | float) and x == 0
+
+
+def expand(d: Distribution, batch_shape: tuple[int, ...]) -> Distribution:
+    """`d` with its batch broadcast to `batch_shape`."""
+    return d.expand(batch_shape)
+
+
+def standardise(d: Distribution) -> tuple[Distribution, Callable[[Array], Array]] | None:
+    """Split a location-scale distribution into a parameter-free base and the map from base to `d`.
+
+    Returns None for families that have no location and scale. Law: if z ~ base then map(z) ~ d.
+    """
+    if isinstance(d, dist.Independent):
+        inner = standardise(d.base_dist)
+        return None if inner is None else (inner[0].to_event(d.reinterpreted_batch_ndims), inner[1])
+    if isinstance(d, dist.ExpandedDistribution):
+        inner = standardise(d.base_dist)
+        return None if inner is None else (inner[0].expand(d.batch_shape), inner[1])
+    if isinstance(d, dist.LogNormal):
+        base = dist.Normal(0.0, 1.0).expand(d.batch_shape)
+        return base, lambda z: jnp.exp(d.loc + d.scale * z)
+    if isinstance(d, dist.MultivariateNormal):
+        base = dist.Normal(0.0, 1.0).expand(d.batch_shape + d.event_shape).to_event(1)
+        return base, lambda z: d.loc + jnp.einsum("...ij,...j->...i", d.scale_tril, z)
+    bases = {
+        dist.Normal: lambda: dist.Normal(0.0, 1.0),
+        dist.Cauchy: lambda: dist.Cauchy(0.0, 1.0),
+        dist.Laplace: lambda: dist.Laplace(0.0, 1.0),
+        dist.Logistic: lambda: dist.Logistic(0.0, 1.0),
+        dist.Gumbel: lambda: dist.Gumbel(0.0, 1.0),
+        dist.StudentT: lambda: dist.StudentT(d.df, 0.0, 1.0),
+    }
+    if type(d) not in bases:
+        return None
+    return bases[type(d)]().expand(d.batch_shape), lambda z: d.loc + d.scale * z
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """Number of scalars in an array of `shape`."""
+    return math.prod(shape)

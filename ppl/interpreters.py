@@ -1,0 +1,148 @@
+"""The interpreters of the language: each says where the value of a latent site comes from, in a few lines.
+
+| interpreter     | value of a latent site             | totals beside log_prior and log_likelihood |
+|-----------------|------------------------------------|--------------------------------------------|
+| `Inspect`       | zeros of the right shape           |                                            |
+| `Simulate`      | a fresh draw                       |                                            |
+| `Assess`        | given, all of them                 |                                            |
+| `Generate`      | given, else a fresh draw           | `log_weight` of the given                  |
+| `Unconstrained` | given, through the support's map   | `log_jacobian`                             |
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from . import distributions
+from ._keys import fold_name
+from .interpreter import Interpreter
+from .site import Site
+
+
+class Inspect(Interpreter):
+    """Look at shapes and supports only; run it under `jax.eval_shape`. Nothing is drawn, so improper priors pass."""
+
+    def latent(self, site: Site) -> Array:
+        d = site.distribution
+        return jnp.zeros(d.shape(), distributions.value_dtype(d))
+
+
+class Simulate(Interpreter):
+    """Draw every latent site from its distribution, with a key folded by the site's name."""
+
+    keeps = ("choices",)
+
+    def latent(self, site: Site) -> Array:
+        return _draw(self, site)
+
+
+class Forecast(Interpreter):
+    """Latent sites are given where they are given, else drawn; observed sites are replaced by fresh draws (predictive)."""
+
+    keeps = ("choices", "values")
+
+    def sample(self, name: str, d: Any, obs: Any) -> Array:
+        if obs is not None and name not in self.inputs.do:
+            d = self._written(name, d, obs)[1]
+        return super().sample(name, d, None)
+
+    def latent(self, site: Site) -> Array:
+        given = self.inputs.given.get(site.name)
+        return _draw(self, site) if given is None else given
+
+
+class Assess(Interpreter):
+    """Every latent site is given: the density of those choices."""
+
+    def latent(self, site: Site) -> Array:
+        try:
+            return self.inputs.given[site.name]
+        except KeyError:
+            raise ValueError(f"no value was given for site '{site.address}'. Every latent site needs one.") from None
+
+
+class Replay(Assess):
+    """Assess, keeping everything: what a program did at given choices."""
+
+    keeps = ("choices", "values", "observed", "pointwise")
+
+
+class Relate(Assess):
+    """Assess, keeping one number a site that depends on all that the site is computed from (see `graph.py`).
+
+    Deterministic sites are given too, so that what uses them is seen to depend on them.
+    """
+
+    keeps = ("parameters",)
+
+    def relate(self, name: str, parameters: Any) -> None:
+        leaves = [jnp.sum(jnp.asarray(x, float)) for x in jax.tree.leaves(parameters)]
+        self.put("parameters", name, sum(leaves, jnp.zeros(())))
+
+    def deterministic(self, name: str, value: Any) -> Any:
+        value = super().deterministic(name, value)
+        return self.inputs.given.get(name, value)
+
+
+class Generate(Interpreter):
+    """Given sites are fixed and weighted, the others drawn from the prior: importance sampling from the prior."""
+
+    keeps = ("choices",)
+
+    def latent(self, site: Site) -> Array:
+        given = self.inputs.given.get(site.name)
+        if given is None:
+            return _draw(self, site)
+        self.add("log_weight", jnp.sum(distributions.log_prob(site.distribution, given)))
+        return given
+
+
+class Unconstrained(Interpreter):
+    """Given values are unconstrained reals, mapped onto each site's support; the log Jacobian is added up."""
+
+    def latent(self, site: Site) -> Array:
+        transform = distributions.bijector(site.distribution.support)
+        u = self.inputs.given[site.name]
+        value = transform(u)
+        log_jacobian = transform.log_abs_det_jacobian(u, value)
+        if site.missing is not None:
+            log_jacobian = jnp.where(_match(site.missing, log_jacobian), log_jacobian, 0.0)
+        self.add("log_jacobian", jnp.sum(log_jacobian))
+        return value
+
+    def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:
+        return distributions.log_prob_inside(d, value) if inside else distributions.log_prob(d, value)
+
+
+class Constrain(Unconstrained):
+    """Unconstrained, keeping the constrained choices and the values of deterministic sites."""
+
+    keeps = ("choices", "values")
+
+
+class Audit(Unconstrained):
+    """Unconstrained, keeping every site's log density apart: which of them is not finite?"""
+
+    keeps = ("choices", "densities")
+
+
+class Free(Assess):
+    """The inverse of Constrain: choices are given, and their unconstrained values kept."""
+
+    keeps = ("free",)
+
+    def latent(self, site: Site) -> Array:
+        value = super().latent(site)
+        self.put("free", site.name, distributions.bijector(site.distribution.support).inv(value))
+        return value
+
+
+def _draw(interpreter: Interpreter, site: Site) -> Array:
+    return distributions.draw(site.distribution, fold_name(interpreter.inputs.key, site.name))
+
+
+def _match(missing: Array, like: Array) -> Array:
+    """`missing` (one entry a batch element) against log Jacobians that may be finer or equal."""
+    return jnp.reshape(missing, missing.shape + (1,) * (like.ndim - missing.ndim))

@@ -1,0 +1,99 @@
+"""Predictive distributions: run a program forward, with some choices taken from given draws.
+
+Law: sites not given are drawn from the program's own conditional, so with no draws this is the prior predictive, and with
+posterior draws of the parameters the posterior predictive.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from ._errors import quote
+from ._keys import check_key
+from .choices import Choices, merge, walk
+from .checks import paths
+from .interpreters import Forecast
+from .program import Program
+
+
+def predict(program: Program, key: Array, draws: Mapping[str, Any] | None = None, *, num: int | None = None) -> Choices:
+    """Simulate data (and whatever else is not given) from a program.
+
+    Args:
+        program: data it is conditioned on are ignored and simulated anew.
+        key: one typed key.
+        draws: nested dict of arrays with shared leading axes, such as `posterior.draws`. A draw is used for the site of the
+            same address if the shapes agree; a site of another shape (new groups) is drawn from the program, given the rest.
+        num: number of prior predictive draws, when there are no `draws`.
+
+    Returns:
+        Nested dict of every site that was not given: new choices, simulated data, deterministic values; leading axes as
+        those of `draws`, or `(num,)`.
+
+    Raises:
+        ValueError: with neither or both of draws and num; when no draw belongs to the program.
+
+    Example:
+        `predict(eight_schools(sigma), key, num=1000)["y"].shape == (1000, 8)`
+    """
+    key = check_key(key, "predict")
+    if (draws is None) == (num is None):
+        raise ValueError("predict needs either draws, or num for draws from the prior.")
+    fresh = program.without() if program.data else program
+    given, lead = ({}, (num,)) if draws is None else _match(fresh, program.data, draws)
+    count = math.prod(lead)
+    flat = jax.tree.map(lambda x: jnp.reshape(x, (count, *jnp.shape(x)[len(lead) :])), given)
+    out = _forecast(fresh, jax.random.split(key, count), flat)
+    return jax.tree.map(lambda x: jnp.reshape(x, (*lead, *x.shape[1:])), out)
+
+
+@jax.jit
+def _forecast(program: Program, keys: Array, given: Choices) -> Choices:
+    names = {address for address, _ in walk(given)}
+
+    def one(key: Array, given: Choices) -> Choices:
+        trees = program.interpret(Forecast, key, given)[0].record.trees
+        return _prune(merge(trees.get("choices", {}), trees.get("values", {})), names)
+
+    return jax.vmap(one)(keys, given)
+
+
+def _match(program: Program, data: Mapping[str, Any], draws: Mapping[str, Any]) -> tuple[Choices, tuple[int, ...]]:
+    """The draws that are values of latent sites, and the leading axes they share."""
+    have = dict(walk(draws))
+    rows = {".".join(path): (path, row) for path, row in paths(program.table())}
+    given: Choices = {}
+    lead: tuple[int, ...] | None = None
+    for address, (path, row) in rows.items():
+        if address not in have or address in data or row.kind != "latent":
+            continue
+        shape = jnp.shape(have[address])
+        front = shape[: len(shape) - len(row.shape)]
+        if shape[len(front) :] != row.shape or not front:
+            continue
+        if lead is not None and front != lead:
+            raise ValueError(f"draws of site '{address}' have leading axes {front}, but others have {lead}.")
+        lead, node = front, given
+        for name in path[:-1]:
+            node = node.setdefault(name, {})
+        node[path[-1]] = have[address]
+    if lead is None:
+        raise ValueError(f"no draw belongs to a latent site of the program: it has {quote(rows)}, the draws {quote(have)}.")
+    return given, lead
+
+
+def _prune(tree: Choices, names: set[str], prefix: str = "") -> Choices:
+    out: Choices = {}
+    for name, value in tree.items():
+        address = f"{prefix}{name}"
+        if isinstance(value, dict):
+            inner = _prune(value, names, f"{address}.")
+            if inner:
+                out[name] = inner
+        elif address not in names:
+            out[name] = value
+    return out

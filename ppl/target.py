@@ -1,0 +1,235 @@
+"""A target is a log density over a flat unconstrained vector: what gradient-based algorithms see of a program.
+
+Law (change of variables): `log_density(u) = program.log_density(constrain(u)) + log |det d constrain / d u|`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from ._errors import quote
+from .checks import first, paths
+from .choices import Choices, Partial, merge, nest, walk
+from .distributions import dist
+from .interpreter import Interpreter
+from .interpreters import Audit, Constrain, Free, Unconstrained
+from .primitives import factor, sample
+from .program import Program
+
+
+class Slot(NamedTuple):
+    """Where a site lies in the flat vector: entries `[start, start + size)`, reshaped to `shape`.
+
+    For a site with missing data `missing` lists which entries of the (flattened) site the vector holds.
+    """
+
+    path: tuple[str, ...]
+    start: int
+    size: int
+    shape: tuple[int, ...]
+    missing: tuple[int, ...] | None
+
+
+class Target(eqx.Module):
+    """Unconstrained log density of a program's latent sites.
+
+    A pytree whose leaves are the program's data, so one compiled function serves all targets of one structure.
+
+    Attributes:
+        program: the conditioned program.
+        dim: length of the unconstrained vector.
+        names: a name for each of its entries, such as `theta[3]`.
+
+    Raises:
+        ValueError: when the program has no latent site, a discrete one, or one that only some branch visits.
+
+    Example:
+        `Target(eight_schools(sigma) | {"y": y}).log_density(jnp.zeros(10))`
+    """
+
+    program: Program
+    slots: tuple[Slot, ...] = eqx.field(static=True)
+    dim: int = eqx.field(static=True)
+
+    def __init__(self, program: Program) -> None:
+        latent = [(path, row) for path, row in paths(program.table()) if row.kind == "latent"]
+        _refuse(latent)
+        data = dict(walk(program._data))
+        slots, start = [], 0
+        for path, row in latent:
+            value = data.get(".".join(path))
+            missing = _missing(value, row) if isinstance(value, Partial) else None
+            size = len(missing) if missing is not None else math.prod(row.unconstrained)
+            slots.append(Slot(path, start, size, row.unconstrained, missing))
+            start += size
+        self.program, self.slots, self.dim = program, tuple(slots), start
+
+    @staticmethod
+    def from_log_density(
+        fn: Callable[[Any], Array], example: Mapping[str, Any] | Array, *, supports: Mapping[str, Any] | None = None
+    ) -> "Target":
+        """The second door: a target from a plain function, for those who have no model.
+
+        Args:
+            fn: from choices (of the form of `example`) to +log density up to a constant, a scalar.
+            example: nested dict of arrays, or one array (then its site is called `x`); only shapes are used.
+            supports: constraints by dotted address, such as `{"sigma": dist.constraints.positive}`; real if not named.
+                The Jacobian of the map onto them is added.
+
+        Example:
+            `Target.from_log_density(lambda c: -0.5 * jnp.sum(c["x"] ** 2), {"x": jnp.zeros(3)})`
+        """
+        single = not isinstance(example, Mapping)
+        shapes = {address: jnp.shape(value) for address, value in walk({"x": example} if single else example)}
+        known = dict(supports or {})
+        for address in known:
+            if address not in shapes:
+                raise ValueError(f"supports name '{address}', which the example does not have. It has {quote(shapes)}.")
+
+        def log_density() -> None:
+            choices = {}
+            for address, shape in shapes.items():
+                support = known.get(address, dist.constraints.real)
+                event = shape[len(shape) - support.event_dim :]
+                batch = shape[: len(shape) - support.event_dim]
+                choices[address] = sample(address, dist.ImproperUniform(support, batch, event))
+            factor("log_density", fn(choices["x"] if single else nest(choices)))
+
+        return Target(Program(log_density))
+
+    # -- densities -------------------------------------------------------------------------------------------------------
+
+    def log_density(self, position: Array) -> Array:
+        """+log density at `position` (shape `(dim,)`), Jacobian included; a scalar."""
+        return self._interpret(Unconstrained, position).total("log_prior", "log_likelihood", "log_jacobian")
+
+    def log_prior_and_likelihood(self, position: Array) -> tuple[Array, Array]:
+        """The two parts of `log_density`: prior with Jacobian, and likelihood (data and factors)."""
+        run = self._interpret(Unconstrained, position)
+        return run.total("log_prior", "log_jacobian"), run.total("log_likelihood")
+
+    # -- going back and forth --------------------------------------------------------------------------------------------
+
+    def constrain(self, position: Array) -> Choices:
+        """The choices at `position`: a nested dict of the latent sites' values."""
+        return self._interpret(Constrain, position).record.trees["choices"]
+
+    def record(self, position: Array) -> Choices:
+        """The choices at `position` and the values of the deterministic sites: what a posterior keeps."""
+        trees = self._interpret(Constrain, position).record.trees
+        return merge(trees["choices"], trees.get("values", {}))
+
+    def unconstrain(self, choices: Choices) -> Array:
+        """The position of `choices`. Law: `unconstrain(constrain(u)) == u`."""
+        run, _ = self.program.interpret(Free, given=self.program.complete(choices))
+        free = run.record.trees["free"]
+        parts = []
+        for slot in self.slots:
+            value = jnp.ravel(_at(free, slot.path))
+            parts.append(value if slot.missing is None else value[np.array(slot.missing)])
+        return jnp.concatenate(parts)
+
+    # -- looking ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each entry of the vector."""
+        out: list[str] = []
+        for slot in self.slots:
+            entries = range(math.prod(slot.shape)) if slot.missing is None else slot.missing
+            index = [np.unravel_index(i, slot.shape) for i in entries] if slot.shape else [()]
+            out += [".".join(slot.path) + (f"[{', '.join(str(int(i)) for i in ix)}]" if ix else "") for ix in index]
+        return tuple(out)
+
+    def explain(self, position: Array) -> str:
+        """A sentence naming the sites whose density is not finite at `position`, with the first bad entry of each."""
+        trees = jax.jit(lambda u: self._interpret(Audit, u).record.trees)(position)
+        choices = {address: np.asarray(v) for address, v in walk(trees["choices"])}
+        found = []
+        for address, log_p in walk(trees.get("densities", {})):
+            bad = ~np.isfinite(np.asarray(log_p))
+            if bad.any():
+                where = f" at index {first(bad)}" if bad.ndim else ""
+                found.append(f"site '{address}' has log density {np.asarray(log_p)[bad][0]}{where}")
+        infinite = [a for a, v in choices.items() if v.dtype.kind == "f" and not np.isfinite(v).all()]
+        found += [f"site '{a}' is not finite itself" for a in infinite]
+        return "; ".join(found) if found else "the density of every site is finite there"
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {'.'.join(s.path)}: entries {s.start} to {s.start + s.size - 1}" for s in self.slots)
+        return f"Target of dimension {self.dim}\n{rows}"
+
+    # -- inside ----------------------------------------------------------------------------------------------------------
+
+    def _interpret(self, kind: type[Interpreter], position: Array) -> Interpreter:
+        position = jnp.asarray(position)
+        if position.shape != (self.dim,):
+            raise ValueError(f"a position of this target has shape ({self.dim},), but got {position.shape}.")
+        return self.program.interpret(kind, given=self._unpack(position))[0]
+
+    def _unpack(self, position: Array) -> Choices:
+        out: Choices = {}
+        for slot in self.slots:
+            value = position[slot.start : slot.start + slot.size]
+            if slot.missing is not None:
+                value = jnp.zeros(math.prod(slot.shape), position.dtype).at[np.array(slot.missing)].set(value)
+            node = out
+            for name in slot.path[:-1]:
+                node = node.setdefault(name, {})
+            node[slot.path[-1]] = value.reshape(slot.shape)
+        return out
+
+
+def as_target(x: Any) -> Target:
+    """A Target from a Target or a conditioned Program.
+
+    Raises:
+        ValueError: for anything else, saying how to make one.
+    """
+    if isinstance(x, Target):
+        return x
+    if isinstance(x, Program):
+        return Target(x)
+    hint = " Call the model with its arguments first." if hasattr(x, "fn") else " Use Target.from_log_density for a function."
+    raise ValueError(f"a program or a target was expected, but got {type(x).__name__}.{hint}")
+
+
+def _refuse(latent: list) -> None:
+    if not latent:
+        raise ValueError("the program has no latent site: all its choices are data, so there is nothing to infer.")
+    for path, row in latent:
+        address = ".".join(path)
+        if row.discrete:
+            raise ValueError(
+                f"site '{address}' is discrete ({row.family}), and gradient-based sampling needs continuous sites. Sum it "
+                "out in the model (a mixture or a forward recursion), or condition on it."
+            )
+        if row.conditional:
+            raise ValueError(
+                f"site '{address}' exists in only one branch of a ppl.cond or ppl.switch, so it has no density in the others. "
+                "Sample it before the branch, or in every branch under that name."
+            )
+
+
+def _missing(value: Partial, row: Any) -> tuple[int, ...]:
+    """Flat indices, in unconstrained space, of the missing entries."""
+    known = np.asarray(value.known)
+    batch = known.shape[: known.ndim - row.event_dim]
+    missing = ~known.reshape(*batch, -1).all(-1) if row.event_dim else ~known
+    full = np.broadcast_to(missing.reshape(batch + (1,) * (len(row.unconstrained) - len(batch))), row.unconstrained)
+    return tuple(int(i) for i in np.flatnonzero(full))
+
+
+def _at(tree: Choices, path: tuple[str, ...]) -> Array:
+    node: Any = tree
+    for name in path:
+        node = node[name]
+    return node
+
+
