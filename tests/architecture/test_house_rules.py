@@ -33,6 +33,8 @@ def public_names(package: str) -> list[str]:
 
 def documented(value: object) -> bool:
     """Whether a value carries words of its own: not the signature that a dataclass writes, nor a parent's docstring."""
+    if isinstance(value, types.ModuleType):
+        return True  # ppl.dist is numpyro's own
     doc = vars(value).get("__doc__") if isinstance(value, type) else inspect.getdoc(value)
     return bool(doc) and not (isinstance(value, type) and doc.startswith(f"{value.__name__}("))
 
