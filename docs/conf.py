@@ -36,6 +36,7 @@ autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 
@@ -56,3 +57,26 @@ html_theme_options = {
 
 # One host device per core, so that tutorials run their chains side by side.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def _fences(app, what, name, obj, options, lines):
+    """Docstrings mark code with Markdown fences; Sphinx reads its own directive."""
+    out, inside = [], None
+    for line in lines:
+        stripped = line.strip()
+        if stripped.startswith("```"):
+            indent = line[: len(line) - len(line.lstrip())]
+            if inside is None:
+                inside = indent
+                out += ["", f"{indent}.. code-block:: {stripped[3:] or 'text'}", ""]
+            else:
+                inside = None
+                out.append("")
+        else:
+            out.append(line if inside is None else f"    {line}".rstrip())
+    lines[:] = out
+
+
+def setup(app):
+    """Called by Sphinx."""
+    app.connect("autodoc-process-docstring", _fences, priority=400)  # before napoleon reads the sections
