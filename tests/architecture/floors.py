@@ -17,7 +17,7 @@ FLOORS = {
         ["__init__"],
     ],
     "inference": [
-        ["kernel", "run", "placement", "numerics"],
+        ["kernel", "run", "compiled", "progress", "placement", "numerics"],
         ["population", "resampling", "integrators", "metrics"],
         ["mcmc", "smc", "vi", "exact", "optimise"],
         ["posterior", "io", "diagnostics", "checks"],
