@@ -19,6 +19,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-slow lint format types docs wheel venv clean
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 
 demo: .venv/installed-demo-$(SUM)
 	$(BIN)/python docs/demo/eight_schools.py
