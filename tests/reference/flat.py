@@ -1,0 +1,38 @@
+"""Flat (improper) priors, and a reparameterisation by a linear map."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import ppl
+from ppl import dist, sample
+
+constraints = dist.constraints
+
+
+def flat(*shape):
+    """Density 1 everywhere on the reals."""
+    return dist.ImproperUniform(constraints.real, shape, ())
+
+
+def flat_positive(*shape):
+    """Density 1 on the positive reals."""
+    return dist.ImproperUniform(constraints.positive, shape, ())
+
+
+class Linear:
+    """Sample `base`, and set `value = matrix @ base`: a reparameterisation for `program.reparam`.
+
+    Law: the site keeps its distribution; its density moves to a factor, with the Jacobian of the map.
+
+    Example:
+        `program.reparam({"beta": Linear(np.linalg.inv(r))})`
+    """
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+        self.log_determinant = np.linalg.slogdet(matrix)[1]
+
+    def __call__(self, name, d):
+        value = self.matrix @ sample(f"{name}_base", flat(*d.shape()))
+        ppl.factor(f"{name}_density", jnp.sum(d.log_prob(value)) + self.log_determinant)
+        return ppl.deterministic(name, value)
