@@ -95,7 +95,10 @@ class Generate(Interpreter):
         given = self.inputs.given.get(site.name)
         if given is None:
             return _draw(self, site)
-        self.add("log_weight", jnp.sum(distributions.log_prob(site.distribution, given)))
+        log_p = distributions.log_prob(site.distribution, given)
+        if site.missing is not None:  # the known entries are data, and weigh in log_likelihood
+            log_p = jnp.where(site.missing, log_p, 0.0)
+        self.add("log_weight", jnp.sum(log_p))
         return given
 
 
