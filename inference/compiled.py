@@ -1,0 +1,74 @@
+"""Ahead-of-time compilation, once per structure, in the background.
+
+Compiled programs can be called from any thread, whatever that thread's JAX settings are; and a second call of an algorithm
+on a model of the same structure (other data of the same shapes, another key) compiles nothing.
+
+    program = compiled(fn, "name", *args)     # traces now, compiles on another thread
+    program(*args)                            # waits for the compiler if need be
+"""
+
+import threading
+from collections import OrderedDict
+from concurrent.futures import Future
+from typing import Any
+
+import equinox as eqx
+import jax
+
+_programs: OrderedDict[Any, Future] = OrderedDict()
+_MOST = 64
+
+
+def compiled(fn, name, *args):
+    """`fn(*args)` compiled for arguments like `args`; the result is called with arguments of the same shapes.
+
+    `name` (hashable) stands for `fn` in the cache: equal names promise equal functions. Leaves of `args` that are not
+    arrays are constants of the program. `args` may hold `jax.ShapeDtypeStruct`s.
+    """
+    leaves, structure = jax.tree.flatten(args)
+    shapes = tuple((x.shape, x.dtype) if _is_array(x) else (type(x), x) for x in leaves)
+    key = (name, structure, shapes)
+    try:
+        program = _programs.get(key)
+    except TypeError:  # a constant that cannot be hashed: compile, and do not remember
+        key, program = None, None
+    if program is None:
+        constants = [None if _is_array(x) else x for x in leaves]
+
+        def flat(arrays):
+            given = iter(arrays)
+            return fn(*jax.tree.unflatten(structure, [next(given) if c is None else c for c in constants]))
+
+        lowered = jax.jit(flat).lower(_arrays(leaves))
+        program = _in_background(lowered.compile)
+        if key is not None:
+            _programs[key] = program
+            while len(_programs) > _MOST:
+                _programs.popitem(last=False)
+
+    def call(*args):
+        return program.result()(_arrays(jax.tree.leaves(args)))
+
+    call.wait = program.result
+    return call
+
+
+def _arrays(leaves) -> list:
+    return [x for x in leaves if _is_array(x)]
+
+
+def _is_array(x) -> bool:
+    return eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
+
+
+def _in_background(work) -> Future:
+    future: Future = Future()
+
+    def job():
+        try:
+            future.set_result(work())
+        except BaseException as error:  # raised where the program is called
+            future.set_exception(error)
+
+    threading.Thread(target=job, daemon=True).start()
+    return future

@@ -1,0 +1,43 @@
+"""Kernel: a Markov transition that leaves a target invariant, as a settings object with two pure functions.
+
+    state       = kernel.init(key, target, position)      # state: a NamedTuple of arrays, with a field `position`
+    state, info = kernel.step(key, state, target)         # info: a NamedTuple of scalars, one value per statistic
+
+A kernel is an `equinox.Module`: what it may tune (step size, metric) are fields holding arrays, what shapes the program
+(the largest tree depth) is static. Kernels describe one chain; `vmap` makes many. Finished kernels are wrapped, never
+subclassed: `adapted(kernel)` is a kernel whose state carries the kernel's settings.
+
+Glossary, the same words everywhere in `inference`:
+
+    key          a typed JAX key, `jax.random.key(0)`; chain c uses fold_in(key, c), its draw i fold_in(that, i)
+    position     flat vector (dim,) of unconstrained coordinates: what kernels move
+    draw         one recorded state; arrays of draws lead with (chain, draw)
+    log_density  +log p at a position, Jacobian included, up to a constant; `lp` in the statistics, as ArviZ has it
+    gradient     gradient of log_density at a position
+    momentum     the auxiliary velocity-like variable of Hamiltonian methods, (dim,)
+    energy       kinetic energy - log_density
+    divergence   a trajectory left because its energy error passed 1000 or was not a number
+    init / step  begin a chain / one transition
+    info         the statistics of one transition; names as ArviZ writes them
+    num_*        counts
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+
+
+class Kernel(eqx.Module):
+    """The contract of every MCMC kernel; see the file's docstring for the words."""
+
+    @abc.abstractmethod
+    def init(self, key, target, position) -> Any:
+        """The state of a chain at `position` (dim,). Must be traceable; need not evaluate the density."""
+
+    @abc.abstractmethod
+    def step(self, key, state, target) -> tuple[Any, Any]:
+        """One transition: the new state and the statistics of the move. Leaves `target` invariant."""
+
+
+UNEVALUATED = -1e30  # log density of a state whose position has not been evaluated, or is not finite there

@@ -1,0 +1,1 @@
+"""Markov chain Monte Carlo: kernels, their adaptation, and the front door `mcmc`."""

@@ -1,0 +1,1 @@
+"""Adaptation: how kernels learn their settings in warm-up."""

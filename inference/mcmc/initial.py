@@ -1,0 +1,39 @@
+"""Where chains begin.
+
+inf.mcmc(..., init=inf.Uniform(radius=2.0))      # the default: uniform on the unconstrained scale, as in Stan
+inf.mcmc(..., init=inf.At({"mu": 0.0, "tau": 1.0}, jitter=0.1))
+"""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+
+class Initial(eqx.Module):
+    """The contract: a position for one chain; every new `key` gives another try."""
+
+    @abc.abstractmethod
+    def position(self, key, target):
+        """A flat unconstrained position (dim,)."""
+
+
+class Uniform(Initial):
+    """Uniform on [-radius, radius] in every unconstrained coordinate."""
+
+    radius: float = 2.0
+
+    def position(self, key, target):
+        return jax.random.uniform(key, (target.dim,), minval=-self.radius, maxval=self.radius)
+
+
+class At(Initial):
+    """At given values of all latent choices, plus normal jitter on the unconstrained scale."""
+
+    choices: dict
+    jitter: float = 0.0
+
+    def position(self, key, target):
+        position = jnp.asarray(target.unconstrain(self.choices))
+        return position + self.jitter * jax.random.normal(key, position.shape, position.dtype)

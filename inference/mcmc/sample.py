@@ -1,0 +1,271 @@
+"""`mcmc`: from a program (or a target) and a kernel to a `Posterior`.
+
+posterior = inf.mcmc(program | {"y": y}, inf.NUTS(), key=jax.random.key(0))
+print(posterior.summary())
+"""
+
+import time
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ppl
+
+from ..compiled import compiled
+from ..diagnostics import SamplingWarning, complaints
+from ..kernel import UNEVALUATED, Kernel
+from ..placement import Placement, default_placement
+from ..posterior import Posterior
+from ..progress import Meter, Progress, Silent
+from ..run import Outcome, run
+from .adaptation.warmup import Adapted, adapted
+from .chain import buffer_length, chunk
+from .initial import Initial, Uniform
+from .nuts import NUTS
+
+ATTEMPTS = 100  # first positions tried per chain
+
+
+def mcmc(
+    program: Any,
+    kernel: Kernel,
+    *,
+    key: jax.Array,
+    chains: int = 4,
+    draws: int = 1000,
+    warmup: int = 1000,
+    init: Initial | None = None,
+    placement: Placement | None = None,
+    progress: bool | Progress = True,
+    budget: float | str | None = None,
+    keep_warmup: bool = False,
+) -> Posterior:
+    """Draw from the posterior of `program` with Markov chains.
+
+    - `program`: a conditioned program, or a `ppl.Target`.
+    - `kernel`: how to move, for example `NUTS()`; step size and metric that it leaves open are learned in warm-up.
+    - `key`: a typed key. The same key gives the same draws on every placement, up to rounding.
+    - `chains`, `draws` per chain, `warmup` steps per chain.
+    - `init`: where chains begin; `Uniform(radius=2.0)` on the unconstrained scale.
+    - `placement`: `Threads()` (default on CPUs) or `Vectorized()` (default on accelerators).
+    - `progress`: True, False, or an object with begin, update and end (see `inference.progress`).
+    - `budget`: seconds of sampling, or text such as "60s": stop then, and return what is done.
+    - `keep_warmup`: keep the warm-up's draws too; its statistics are always kept.
+
+    Ctrl-C stops the run and returns the draws made so far, with a warning.
+
+    Raises:
+        ValueError: for zero chains or draws, a discrete latent site, a first position that cannot be found, ...
+    Warns:
+        SamplingWarning: when the run stopped early, or the draws should not be trusted.
+    """
+    _check(kernel, key, chains, draws, warmup)
+    began = time.monotonic()
+    target = ppl.as_target(program)
+    kernel = _ready(kernel, warmup)
+    init = Uniform() if init is None else init
+    placement = default_placement() if placement is None else placement
+
+    lanes = placement.lanes(chains)
+    chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(chains))
+    keys = [chain_keys[np.array(lane)] for lane in lanes]
+    length = buffer_length(target.dim)
+    begin, advance, record = _programs(kernel, target, init, placement, keys[0], length)
+    advance.wait()
+    compile_seconds = time.monotonic() - began
+
+    def step(lane: int, state, start, num):
+        return advance(kernel, target, state, keys[lane], start, num)
+
+    states = [
+        _first(
+            target, lane, lambda k: begin(kernel, target, init, k), lambda s, i=i: step(i, s, _int(0), _int(1)), keys[i]
+        )
+        for i, lane in enumerate(lanes)
+    ]
+    outcome = run(
+        step,
+        states,
+        warmup + draws,
+        start=1,  # step 0 evaluated the first position
+        most=length,
+        workers=placement.workers(),
+        progress=_progress(progress, chains),
+        budget=budget,
+    )
+    positions, info = _join(outcome, warmup)
+    posterior = Posterior(
+        draws=_named(record, target, positions[:, warmup:], length),
+        stats={name: x[:, warmup:] for name, x in info.items()},
+        warmup_stats={name: x[:, :warmup] for name, x in info.items()} if warmup else {},
+        warmup_draws=_named(record, target, positions[:, :warmup], length) if keep_warmup and warmup else {},
+        provenance=_provenance(key, kernel, placement, chains, draws, warmup, info, outcome, compile_seconds),
+        program=getattr(target, "program", None) if program is not target else None,
+    )
+    _warn(posterior, outcome, draws)
+    return posterior
+
+
+# -- at the door ---------------------------------------------------------------------------------------------------------
+
+
+def _check(kernel, key, chains, draws, warmup) -> None:
+    if isinstance(kernel, type) and issubclass(kernel, Kernel):
+        raise ValueError(f"mcmc: the kernel is the class {kernel.__name__}; make one: {kernel.__name__}().")
+    if not isinstance(kernel, Kernel):
+        raise ValueError(f"mcmc: expected a kernel such as NUTS() as second argument, got {type(kernel).__name__}.")
+    for name, value, least in (("chains", chains, 1), ("draws", draws, 1), ("warmup", warmup, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise ValueError(f"mcmc: {name} must be a whole number of at least {least}, got {value!r}.")
+    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
+        raise ValueError("mcmc: key must be one typed key, for example jax.random.key(0).")
+    if warmup == 0 and _open(kernel):
+        raise ValueError(
+            "mcmc: warmup=0 leaves the step size and metric of NUTS unlearned; give them, NUTS(step_size=..., metric=...), "
+            "or allow a warm-up."
+        )
+
+
+def _open(kernel) -> bool:
+    """Whether the kernel leaves settings to be learned."""
+    return isinstance(kernel, Adapted) or (
+        isinstance(kernel, NUTS) and (kernel.step_size is None or kernel.metric is None)
+    )
+
+
+def _ready(kernel: Kernel, warmup: int) -> Kernel:
+    """The kernel that runs: wrapped if it has something to learn, its numbers as arrays (changing one compiles nothing)."""
+    if _open(kernel) and not isinstance(kernel, Adapted):
+        kernel = adapted(kernel)
+    if isinstance(kernel, Adapted):
+        kernel = kernel.with_warmup(warmup)
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, kernel)
+
+
+def _progress(progress, chains: int) -> Progress:
+    if progress is True:
+        return Meter(f"{chains} chains", count=lambda record: {"divergences": int(np.sum(record[1].diverging))})
+    return Silent() if progress is False or progress is None else progress
+
+
+# -- compiled programs ---------------------------------------------------------------------------------------------------
+
+
+def _programs(kernel, target, init, placement, keys, length):
+    """Three compiled programs: begin a lane, advance a lane, turn positions into named draws."""
+
+    def begin(kernel, target, init, keys):
+        return jax.vmap(lambda key: kernel.init(key, target, init.position(key, target)))(keys)
+
+    def advance(kernel, target, state, key, start, num):
+        return chunk(kernel, target, state, key, start, num, length=length)
+
+    def record(target, positions):
+        return jax.vmap(target.record)(positions)
+
+    state = jax.eval_shape(begin, kernel, target, init, keys)
+    ahead = compiled(
+        placement.program(advance),
+        ("mcmc", "advance", placement, length),
+        kernel,
+        target,
+        state,
+        keys,
+        _int(0),
+        _int(0),
+    )
+    begin = compiled(begin, ("mcmc", "begin"), kernel, target, init, keys)
+    rows = jax.ShapeDtypeStruct((length, target.dim), state.position.dtype)
+    return begin, ahead, compiled(record, ("mcmc", "record"), target, rows)
+
+
+def _first(target, lane, begin, evaluate, keys):
+    """The lane's state at first positions of finite density: evaluated, and drawn anew where it is not finite."""
+    state = begin(jax.vmap(jax.random.fold_in, (0, None))(keys, 0))
+    state, (positions, info) = evaluate(state)
+    for attempt in range(1, ATTEMPTS):
+        found = np.asarray(info.lp[:, 0]) > 0.5 * UNEVALUATED
+        if found.all():
+            return state
+
+        def pick(old, new, found=found):
+            return np.where(found.reshape(-1, *[1] * (np.ndim(old) - 1)), old, new)
+
+        fresh = evaluate(begin(jax.vmap(jax.random.fold_in, (0, None))(keys, attempt)))
+        state, (positions, info) = jax.tree.map(pick, (state, (positions, info)), fresh)
+    bad = int(np.argmin(found))
+    raise ValueError(
+        f"mcmc: no first position found for chain {lane[bad]} in {ATTEMPTS} tries: {target.explain(positions[bad, 0])}. "
+        "Check the model there, or say where to begin: init=At({...})."
+    )
+
+
+# -- what comes back -----------------------------------------------------------------------------------------------------
+
+
+def _join(outcome: Outcome, warmup: int):
+    """Positions (chain, step, dim) and statistics by name (chain, step), cut to what every chain has."""
+    done = min(outcome.done)
+    if done <= warmup:
+        raise (
+            KeyboardInterrupt
+            if outcome.reason == "interrupted"
+            else ValueError(
+                f"mcmc: the budget was spent after {done} of {warmup} warm-up steps, before the first draw. Allow more."
+            )
+        )
+    lanes = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :done], *parts) for parts in outcome.records]
+    positions, info = jax.tree.map(lambda *parts: np.concatenate(parts, axis=0), *lanes)
+    return positions, info._asdict()
+
+
+def _named(record, target, positions, length: int) -> dict[str, Any]:
+    """Named draws (chain, draw, ...) of positions (chain, draw, dim), in blocks of the compiled length."""
+    chains, draws, dim = positions.shape
+    rows = positions.reshape(chains * draws, dim)
+    blocks = []
+    for start in range(0, len(rows), length):
+        block = rows[start : start + length]
+        padded = np.concatenate([block, np.repeat(block[-1:], length - len(block), axis=0)])
+        blocks.append(jax.tree.map(lambda x, n=len(block): np.asarray(x)[:n], record(target, padded)))
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *blocks)
+    return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), joined)
+
+
+def _provenance(key, kernel, placement, chains, draws, warmup, info, outcome, compile_seconds) -> dict[str, Any]:
+    try:
+        ours = version("evidentia")
+    except PackageNotFoundError:
+        ours = "not installed"
+    return {
+        "algorithm": "mcmc",
+        "kernel": type(getattr(kernel, "kernel", kernel)).__name__,
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "chains": int(chains),
+        "draws": int(draws),
+        "warmup": int(warmup),
+        "placement": repr(placement),
+        "dtype": str(info["lp"].dtype),
+        "gradients": int(info["n_steps"].sum()) if "n_steps" in info else None,
+        "compile_seconds": compile_seconds,
+        "sampling_seconds": outcome.seconds,
+        "versions": {"evidentia": ours, "jax": jax.__version__, "numpy": np.__version__},
+    }
+
+
+def _warn(posterior: Posterior, outcome: Outcome, draws: int) -> None:
+    if outcome.reason is not None:
+        why = {"interrupted": "Interrupted", "budget": "The budget was spent"}[outcome.reason]
+        warnings.warn(
+            f"{why}: {posterior.shape[1]} of {draws} draws per chain were made.", SamplingWarning, stacklevel=3
+        )
+    for sentence in complaints(posterior):
+        warnings.warn(sentence, SamplingWarning, stacklevel=3)
+
+
+def _int(n: int):
+    return np.int32(n)

@@ -1,0 +1,18 @@
+"""Small numerical helpers that several algorithms share."""
+
+import jax.numpy as jnp
+
+
+def finite_or(x, other):
+    """`x` where it is finite, `other` elsewhere (NaN, infinities)."""
+    return jnp.where(jnp.isfinite(x), x, other)
+
+
+def trailing_ones(n):
+    """How many binary ones end the integer `n`: 0b1011 has two."""
+    return population_count(n & ~(n + 1))
+
+
+def population_count(n):
+    """How many ones the binary form of `n` holds."""
+    return jnp.bitwise_count(n).astype(n.dtype)

@@ -1,0 +1,96 @@
+"""Posterior: what inference returns. Named draws, what the sampler measured, and where they came from.
+
+posterior["theta"]                       # (chain, draw, ...) array, by site name
+print(posterior.summary())               # mean, sd, 94% interval, effective sizes, R-hat
+posterior.to_datatree()                  # for ArviZ: plots, LOO, comparison
+posterior.predict(program, key=key)      # what the model says of new data
+posterior.save("run.npz"); Posterior.load("run.npz")
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+import ppl
+
+from . import diagnostics, io
+
+
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
+class Posterior:
+    """Draws from a posterior distribution.
+
+    - `draws`: nested dict of arrays (chain, draw, ...): latent choices and deterministic values by site name.
+    - `stats`: arrays (chain, draw) under ArviZ's names: lp, acceptance_rate, step_size, n_steps, tree_depth, energy,
+      diverging.
+    - `warmup_stats`, `warmup_draws`: the same for the warm-up; draws only if asked for.
+    - `provenance`: plain values: key, settings, versions, seconds, gradients.
+    - `program`: the conditioned program, if the target came from one. It is not saved.
+    """
+
+    draws: dict[str, Any]
+    stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    warmup_stats: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    warmup_draws: dict[str, Any] = dataclasses.field(default_factory=dict)
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    program: Any = None
+
+    def __getitem__(self, name: str):
+        """The draws of a site, (chain, draw, ...); dotted names reach into nested programs."""
+        flat = diagnostics.flatten(self.draws)
+        if name in flat:
+            return flat[name]
+        node: Any = self.draws
+        for part in name.split("."):
+            if not isinstance(node, dict) or part not in node:
+                raise KeyError(f"no site '{name}' in this posterior; it has: {', '.join(flat)}.")
+            node = node[part]
+        return node
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(chains, draws)."""
+        chains, draws = np.shape(jax.tree.leaves(self.draws)[0])[:2]
+        return chains, draws
+
+    def summary(self, *names: str, interval: float = 0.94) -> "diagnostics.Summary":
+        """Mean, sd, equal-tailed interval, bulk and tail effective sample size and R-hat of every scalar (or of the
+        sites `names`). Printing it shows the table; `.table` is a pandas DataFrame."""
+        return diagnostics.summary(self, names, interval)
+
+    def to_datatree(self, **groups):
+        """An `xarray.DataTree` for ArviZ, with groups posterior, sample_stats, warm-up, observed data and pointwise log
+        likelihood (if the program is known). See `inference.io.to_datatree` for `dims`, `coords` and further groups."""
+        return io.to_datatree(self, **groups)
+
+    def predict(self, program=None, *, key):
+        """Simulate `program` (default: the one that was conditioned) with this posterior's draws for the sites they
+        share: nested dict of arrays (chain, draw, ...)."""
+        program = self.program if program is None else program
+        if program is None:
+            raise ValueError(
+                "predict: this posterior does not know its program; pass one: posterior.predict(program, key=key)."
+            )
+        return ppl.predict(program, key, self.draws)
+
+    def sample(self, key) -> dict[str, Any]:
+        """One of the stored draws at random: a posterior can be sampled wherever a distribution can."""
+        chains, draws = self.shape
+        i = jax.random.randint(key, (), 0, chains * draws)
+        return jax.tree.map(lambda x: jax.numpy.reshape(x, (chains * draws, *np.shape(x)[2:]))[i], self.draws)
+
+    def save(self, path) -> None:
+        """Write to one file (NumPy's npz with a JSON header; no pickle)."""
+        io.save(self, path)
+
+    @staticmethod
+    def load(path) -> "Posterior":
+        """Read what `save` wrote. Raises ValueError for a damaged or foreign file."""
+        return io.load(path)
+
+    def __repr__(self) -> str:
+        chains, draws = self.shape
+        sites = [f"{name}{list(np.shape(x)[2:]) or ''}" for name, x in diagnostics.flatten(self.draws).items()]
+        return f"Posterior: {chains} chains x {draws} draws of {', '.join(sites)}\n{diagnostics.footer(self)}"
