@@ -34,14 +34,19 @@ def paths(table: Mapping[str, Any], before: tuple[str, ...] = ()) -> Iterator[tu
             yield (*before, name), row
 
 
+def a_dict(values: object, what: str) -> None:
+    """Raise unless `values` is a dict."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{what} must be a dict from site names to values, but got {type(values).__name__}.")
+
+
 def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -> Choices:
     """`values` (a nested dict, or dotted addresses) as a nested dict of arrays along the table's paths.
 
     Raises:
         ValueError: for an address that no site has, a site of a kind not in `kinds`, or a shape that is not the site's.
     """
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{what} must be a dict from site names to values, but got {type(values).__name__}.")
+    a_dict(values, what)
     rows = {".".join(path): (path, row) for path, row in paths(table)}
     out: Choices = {}
     for address, value in walk(values):
@@ -51,7 +56,9 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
                 raise ValueError(
                     f"'{address}' in {what} is a nested program with sites {quote(inside)}; give a dict of its sites."
                 )
-            raise ValueError(f"{what} name a site '{address}', but the program has none of that name.{nearest(address, rows)}")
+            raise ValueError(
+                f"{what} name a site '{address}', but the program has none of that name.{nearest(address, rows)}"
+            )
         path, row = rows[address]
         if row.kind not in kinds:
             raise ValueError(f"site '{address}' cannot be given by {what}: {_WHY_NOT[row.kind].format(address)}.")
@@ -63,11 +70,14 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
         if shape != row.shape:
             plates = f" (in {' '.join(row.plates)})" if row.plates else ""
             raise ValueError(f"site '{address}' has shape {row.shape}{plates}, but {what} have shape {shape} for it.")
-        node = out
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
+        _put(out, path, value)
     return out
+
+
+def _put(tree: Choices, path: tuple[str, ...], value: Any) -> None:
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value
 
 
 def nothing_missing(table: Table, placed: Choices) -> None:
@@ -75,7 +85,9 @@ def nothing_missing(table: Table, placed: Choices) -> None:
     given = {address for address, _ in walk(placed)}
     missing = [a for path, row in paths(table) if row.kind == "latent" and (a := ".".join(path)) not in given]
     if missing:
-        raise ValueError(f"no value was given for {'sites' if len(missing) > 1 else 'site'} {quote(missing)}; every latent site needs one.")
+        raise ValueError(
+            f"no value was given for {'sites' if len(missing) > 1 else 'site'} {quote(missing)}; every latent site needs one."
+        )
 
 
 def data(table: Table, values: Mapping[str, Any]) -> Choices:
@@ -87,6 +99,13 @@ def data(table: Table, values: Mapping[str, Any]) -> Choices:
     for address, value in _leaves(placed):
         _check_values(address, rows[address], value)
     return placed
+
+
+def only_once(before: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise if a site is given data that has some, also when part of what it has is missing (such a site counts as latent)."""
+    for address in new:
+        if address in before:
+            raise ValueError(f"site '{address}' cannot be given by the data: {_WHY_NOT['observed'].format(address)}.")
 
 
 def _leaves(placed: Choices) -> Iterator[tuple[str, Any]]:
@@ -138,32 +157,40 @@ def first(bad: np.ndarray) -> Any:
     return index[0] if len(index) == 1 else index
 
 
-def calls(table: Table, functions: Mapping[str, Callable]) -> None:
-    """Raise unless every name is a `ppl.call` of the program."""
-    known = {".".join(path): row.kind for path, row in paths(table)}
-    for name in functions:
-        if known.get(name) != "call":
-            have = [address for address, kind in known.items() if kind == "call"]
-            raise ValueError(f"the intervention gives a function for '{name}', but no ppl.call has that name.{nearest(name, have)}")
+def calls(table: Table, functions: Mapping[str, Callable]) -> Choices:
+    """Functions placed along the table's paths; raises unless every address is a `ppl.call` of the program."""
+    known = {".".join(path): path for path, row in paths(table) if row.kind == "call"}
+    out: Choices = {}
+    for address, fn in functions.items():
+        if address not in known:
+            raise ValueError(
+                f"the intervention gives a function for '{address}', but no ppl.call has that name.{nearest(address, known)}"
+            )
+        _put(out, known[address], fn)
+    return out
 
 
 def rules(table: Table, given: Mapping[str, Any]) -> Choices:
     """Reparameterisations placed along the table's paths; each must be a function and name a latent site."""
+    a_dict(given, "the reparameterisations")
     rows = {".".join(path): (path, row) for path, row in paths(table)}
     out: Choices = {}
     for address, rule in walk(given):
         if address not in rows:
-            raise ValueError(f"reparam names a site '{address}', but the program has none of that name.{nearest(address, rows)}")
+            raise ValueError(
+                f"reparam names a site '{address}', but the program has none of that name.{nearest(address, rows)}"
+            )
         path, row = rows[address]
         if row.kind != "latent":
-            raise ValueError(f"site '{address}' cannot be reparameterised: it is {row.kind}, and only latent sites can.")
+            raise ValueError(
+                f"site '{address}' cannot be reparameterised: it is {row.kind}, and only latent sites can."
+            )
         if not callable(rule):
-            raise ValueError(f"the reparameterisation of site '{address}' must be a function (name, distribution) -> value, "
-                             f"such as ppl.NonCentered(), but got {type(rule).__name__}.")
-        node = out
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = rule
+            raise ValueError(
+                f"the reparameterisation of site '{address}' must be a function (name, distribution) -> value, "
+                f"such as ppl.NonCentered(), but got {type(rule).__name__}."
+            )
+        _put(out, path, rule)
     return out
 
 

@@ -132,6 +132,7 @@ class Program:
             ValueError: for unknown sites, wrong shapes or types, NaN, or values outside a site's support.
         """
         placed = checks.data(self.table(), data)
+        checks.only_once(self.data, flatten(placed))
         return self._with(data=merge(self._data, placed))
 
     def without(self, *addresses: str) -> "Program":
@@ -154,14 +155,17 @@ class Program:
         Example:
             `program.intervene({"dose": 1.0})`, `program.intervene({"voltage": emulator})`
         """
-        calls = {name: value for name, value in values.items() if callable(value)}
-        checks.calls(self.table(), calls)
-        fixed = {name: value for name, value in values.items() if name not in calls}
-        placed = checks.place(self.table(), fixed, "the intervention", {"latent", "observed", "deterministic", "intervened"})
+        checks.a_dict(values, "the intervention")
+        flat = flatten(values)
+        calls = checks.calls(self.table(), {name: value for name, value in flat.items() if callable(value)})
+        fixed = {name: value for name, value in flat.items() if not callable(value)}
+        placed = checks.place(
+            self.table(), fixed, "the intervention", {"latent", "observed", "deterministic", "intervened"}
+        )
         return self._with(
             data=remove(self._data, set(flatten(placed))),
             do=merge(self.do, placed),
-            rules=self.rules._replace(calls={**self.rules.calls, **calls}),
+            rules=self.rules._replace(calls=merge(self.rules.calls, calls)),
         )
 
     def reparam(self, rules: Mapping[str, Any] | None = None) -> "Program":
@@ -263,36 +267,21 @@ class Program:
     # -- pytree ----------------------------------------------------------------------------------------------------------
 
     def tree_flatten(self) -> tuple[tuple, Any]:
-        leaves, treedef = jax.tree.flatten((self.args, self.kwargs, self._data, self.do))
+        leaves, treedef = jax.tree.flatten((self.args, self.kwargs, self._data, self.do, self.rules))
         dynamic = tuple(x for x in leaves if _is_data(x))
         static = tuple(_HOLE if _is_data(x) else x for x in leaves)
-        return dynamic, (self.fn, treedef, static, _Frozen(self.rules))
+        return dynamic, (self.fn, treedef, static)
 
     @classmethod
     def tree_unflatten(cls, aux: Any, children: tuple) -> "Program":
-        fn, treedef, static, rules = aux
+        fn, treedef, static = aux
         values = iter(children)
         leaves = [next(values) if x is _HOLE else x for x in static]
-        args, kwargs, data, do = jax.tree.unflatten(treedef, leaves)
-        return cls(fn, args, kwargs, data, do, rules.value)
+        return cls(fn, *jax.tree.unflatten(treedef, leaves))
 
 
 class _Hole:
     """Marks where a leaf went in the structure of a program."""
-
-
-class _Frozen:
-    """Rules as hashable structure."""
-
-    def __init__(self, value: Rules) -> None:
-        self.value = value
-        self.items = tuple(tuple(flatten(tree).items()) for tree in value)
-
-    def __hash__(self) -> int:
-        return hash(self.items)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Frozen) and self.items == other.items
 
 
 _HOLE = _Hole()
@@ -305,4 +294,3 @@ def _is_data(x: Any) -> bool:
 
 def _density(interpreter: Interpreter) -> Array:
     return interpreter.total("log_prior", "log_likelihood")
-
