@@ -4,6 +4,7 @@ Eight schools coached their pupils for a test; each reports an effect and its st
 what they report is the schools, and how much is chance?
 """
 
+import sys
 from pathlib import Path
 
 import jax
@@ -43,7 +44,8 @@ def flat(posterior):
 
 def heading(text):
     """A line that stands out between blocks of output."""
-    print(f"\n\033[1m{text}\033[0m\n")
+    bold, plain = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
+    print(f"\n{bold}{text}{plain}\n", flush=True)
 
 
 def main():
@@ -60,7 +62,7 @@ def main():
 
     heading("The same model, non-centred: program.reparam()")
     posterior = inf.mcmc(program.reparam(), inf.NUTS(), key=jax.random.key(1), chains=4, draws=1000)
-    print(posterior.summary())
+    print(posterior.summary("mu", "tau", "theta"))
 
     picture(SCHOOLS, np.asarray(Y), np.asarray(SIGMA), flat(posterior), flat(as_written), PICTURE)
     heading(f"The picture is in {PICTURE.resolve()}")
