@@ -16,6 +16,7 @@ program = coin(10) | {"heads": 7}
 from .choices import Choices
 from .combinators import cond, fori_loop, remat, scan, switch, vmap
 from .distributions import dist
+from .from_numpyro import from_numpyro
 from .graph import parents
 from .predictive import predict
 from .primitives import call, deterministic, factor, observe, sample
@@ -38,6 +39,7 @@ __all__ = [
     "dist",
     "factor",
     "fori_loop",
+    "from_numpyro",
     "model",
     "observe",
     "parents",

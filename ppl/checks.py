@@ -194,13 +194,36 @@ def rules(table: Table, given: Mapping[str, Any]) -> Choices:
     return out
 
 
+_TRACED: dict[type[Exception], str] = {  # the first that fits is used, so the narrow before the wide
+    jax.errors.TracerBoolConversionError: (
+        "the model branches in Python (if, while, and, or) on a random value, which is not known while the program is "
+        "traced. Use ppl.cond or ppl.switch, or jnp.where."
+    ),
+    jax.errors.NonConcreteBooleanIndexError: (
+        "the model selects entries by a random mask, so that their number is random. Use jnp.where, which keeps the shape."
+    ),
+    jax.errors.TracerArrayConversionError: (
+        "the model hands a random value to NumPy, which cannot be traced. Use jax.numpy, or jax.pure_callback."
+    ),
+    jax.errors.TracerIntegerConversionError: (
+        "the model needs a random value as a Python integer (range, shape, list index), which is not known while the "
+        "program is traced. Sizes and bounds must come from the model's arguments; index arrays, not lists."
+    ),
+    jax.errors.ConcretizationTypeError: (
+        "the model needs a random value as a Python number (int, float, a shape), which is not known while the program is "
+        "traced. Sizes must come from the model's arguments; use jax.numpy for arithmetic."
+    ),
+}
+
+
 @contextmanager
 def sentences() -> Iterator[None]:
-    """Turn JAX's errors for Python control flow on random values into one sentence."""
+    """Turn JAX's errors for random values that Python needs to know into one sentence."""
     try:
         yield
-    except jax.errors.TracerBoolConversionError as e:
+    except tuple(_TRACED) as e:
+        sentence = next(text for kind, text in _TRACED.items() if isinstance(e, kind))
         raise ValueError(
-            "the model branches in Python (if, while, and, or) on a random value, which is not known while the program is "
-            "traced. Use ppl.cond or ppl.switch, or jnp.where.\n" + str(e).split("\n")[0]
+            f"{sentence} Values that come from outside through jax.jit, jax.vmap or jax.grad are as unknown as random ones.\n"
+            f"{str(e).splitlines()[0]}"
         ) from e

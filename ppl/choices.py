@@ -14,6 +14,8 @@ from jax import Array
 
 Choices = dict[str, Any]
 
+EMPTY: Choices = {}  # a default that nobody writes to
+
 
 class Partial(NamedTuple):
     """Data with missing entries: `value` where `known` is true. Both have the shape of the site."""

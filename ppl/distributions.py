@@ -15,7 +15,7 @@ import numpyro.distributions as dist
 from jax import Array
 from numpyro.distributions.transforms import Transform, biject_to
 
-Distribution = dist.Distribution
+Distribution: Any = dist.Distribution
 Constraint = dist.constraints.Constraint
 
 
@@ -83,7 +83,9 @@ def support_name(support: Constraint | None) -> str:
     while type(support).__name__ in ("_IndependentConstraint", "independent"):
         support = support.base_constraint
     name = type(support).__name__.strip("_").lower()
-    return {"greaterthan": "positive" if _is_zero(getattr(support, "lower_bound", None)) else "greater than"}.get(name, name)
+    return {"greaterthan": "positive" if _is_zero(getattr(support, "lower_bound", None)) else "greater than"}.get(
+        name, name
+    )
 
 
 def _is_zero(x: Any) -> bool:

@@ -26,7 +26,9 @@ def parents(program: Any) -> Edges:
     from .checks import paths, place
 
     rows = {".".join(path): row for path, row in paths(program.table())}
-    inputs = {a: jax.ShapeDtypeStruct(r.shape, r.dtype) for a, r in rows.items() if r.kind in ("latent", "deterministic")}
+    inputs = {
+        a: jax.ShapeDtypeStruct(r.shape, r.dtype) for a, r in rows.items() if r.kind in ("latent", "deterministic")
+    }
 
     def look(values: dict[str, Any], data: Any) -> Any:
         given = place(program.table(), values, "the graph", {"latent", "deterministic"})
@@ -116,7 +118,11 @@ def mermaid(program: Any) -> str:
 
     emit(tree, "  ")
     lines += [f"  {ids[a]} --> {ids[b]}" for b in rows for a in sorted(edges.get(b, ())) if a in ids]
-    styles = {"observed": "fill:#cfd8dc,stroke:#37474f", "deterministic": "stroke-dasharray:4 3", "intervened": "stroke-width:3px"}
+    styles = {
+        "observed": "fill:#cfd8dc,stroke:#37474f",
+        "deterministic": "stroke-dasharray:4 3",
+        "intervened": "stroke-width:3px",
+    }
     for kind, style in styles.items():
         members = [ids[name] for name, row in rows.items() if row.kind == kind]
         if members:
@@ -129,5 +135,3 @@ def _node(ident: str, name: str, row: SiteInfo) -> str:
         return f'{ident}["{name}"]'
     text = f"{name}<br/><i>{row.family}</i>" if row.family else name
     return f'{ident}(["{text}"])' if row.kind != "deterministic" else f'{ident}["{text}"]'
-
-

@@ -21,7 +21,7 @@ from jax.extend.core import get_opaque_trace_state
 
 from . import distributions
 from ._keys import fold_name
-from .choices import Choices, Partial, as_data, lanes
+from .choices import EMPTY, Choices, Partial, as_data, lanes
 from .site import Site, Table, describe, describe_distribution, within
 
 _current: ContextVar["Interpreter | None"] = ContextVar("evidentia_interpreter", default=None)
@@ -69,6 +69,9 @@ class Rules(NamedTuple):
         return Rules(*(_group(tree, name) for tree in self))
 
 
+NO_RULES = Rules()
+
+
 class Interpreter:
     """Base of all interpreters. A finished one defines `latent(site) -> value`, and `keeps`: which records it wants.
 
@@ -77,7 +80,7 @@ class Interpreter:
 
     keeps: tuple[str, ...] = ()
 
-    def __init__(self, inputs: Inputs, rules: Rules = Rules(), prefix: str = "") -> None:
+    def __init__(self, inputs: Inputs, rules: Rules = NO_RULES, prefix: str = "") -> None:
         self.inputs, self.rules, self.prefix = inputs, rules, prefix
         self.record = Record({}, {})
         self.table: Table = {}
@@ -103,7 +106,9 @@ class Interpreter:
         self.check(name, "sample")
         data = self.inputs.data.get(name)
         if obs is not None and data is not None:
-            raise ValueError(f"site '{self.prefix}{name}' is given data twice: by obs= in the model and by `|`. Keep one.")
+            raise ValueError(
+                f"site '{self.prefix}{name}' is given data twice: by obs= in the model and by `|`. Keep one."
+            )
         if name in self.inputs.do:
             value = self.inputs.do[name]
             self.row(name, describe("intervened", value))
@@ -178,7 +183,9 @@ class Interpreter:
         """A program nested under `name`: its choices are the dict at `name`; its return value is the site's value."""
         self.check(name, "sample")
         inputs = self.inputs.under(name)
-        child = self.child(program.add_inputs(inputs, f"{self.prefix}{name}."), program.add_rules(self.rules.under(name)), name)
+        child = self.child(
+            program.add_inputs(inputs, f"{self.prefix}{name}."), program.add_rules(self.rules.under(name)), name
+        )
         with activate(child):
             out = program.run()
         self.table[name] = child.table
@@ -312,8 +319,6 @@ def outside(verb: str, name: object) -> ValueError:
     )
 
 
-def _group(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    group = tree.get(name, {})
-    return group if isinstance(group, Mapping) else {}
-
-
+def _group(tree: Mapping[str, Any], name: str) -> Choices:
+    group = tree.get(name, EMPTY)
+    return group if isinstance(group, dict) else EMPTY

@@ -146,6 +146,6 @@ def _draw(interpreter: Interpreter, site: Site) -> Array:
     return distributions.draw(site.distribution, fold_name(interpreter.inputs.key, site.name))
 
 
-def _match(missing: Array, like: Array) -> Array:
+def _match(missing: Array, like: Any) -> Array:
     """`missing` (one entry a batch element) against log Jacobians that may be finer or equal."""
     return jnp.reshape(missing, missing.shape + (1,) * (like.ndim - missing.ndim))

@@ -82,7 +82,9 @@ def _match(program: Program, data: Mapping[str, Any], draws: Mapping[str, Any]) 
             node = node.setdefault(name, {})
         node[path[-1]] = have[address]
     if lead is None:
-        raise ValueError(f"no draw belongs to a latent site of the program: it has {quote(rows)}, the draws {quote(have)}.")
+        raise ValueError(
+            f"no draw belongs to a latent site of the program: it has {quote(rows)}, the draws {quote(have)}."
+        )
     return given, lead
 
 

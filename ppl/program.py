@@ -18,8 +18,8 @@ from jax import Array
 from . import checks
 from ._errors import nearest
 from ._keys import check_key
-from .choices import Choices, flatten, merge, remove
-from .interpreter import Inputs, Interpreter, Rules, activate
+from .choices import EMPTY, Choices, flatten, merge, remove
+from .interpreter import NO_RULES, Inputs, Interpreter, Rules, activate
 from .interpreters import Assess, Generate, Inspect, Replay, Simulate
 from .site import SiteInfo, Table, format_table
 from .trace import Trace
@@ -64,10 +64,10 @@ class Program:
         self,
         fn: Callable,
         args: tuple = (),
-        kwargs: Mapping[str, Any] = {},
-        data: Choices = {},
-        do: Choices = {},
-        rules: Rules = Rules(),
+        kwargs: Mapping[str, Any] = EMPTY,
+        data: Choices = EMPTY,
+        do: Choices = EMPTY,
+        rules: Rules = NO_RULES,
     ) -> None:
         self.fn, self.args, self.kwargs = fn, tuple(args), dict(kwargs)
         self._data, self.do, self.rules = data, do, rules
@@ -220,11 +220,11 @@ class Program:
         return self.fn(*self.args, **self.kwargs)
 
     def interpret(
-        self, kind: type[Interpreter], key: Array | None = None, given: Choices = {}
+        self, kind: type[Interpreter], key: Array | None = None, given: Choices = EMPTY
     ) -> tuple[Interpreter, Any]:
         """Run under a fresh interpreter of `kind`; returns it, with its record, and the model's return value."""
         interpreter = kind(Inputs(key, self._data, given, self.do), self.rules)
-        with activate(interpreter):
+        with activate(interpreter), checks.sentences():
             out = self.run()
         return interpreter, out
 
@@ -238,8 +238,7 @@ class Program:
                 found.append(interpreter.table)
                 return interpreter.total("log_prior", "log_likelihood")
 
-            with checks.sentences():
-                jax.eval_shape(look)
+            jax.eval_shape(look)
             self._table = found[-1]
         return self._table
 

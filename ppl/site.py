@@ -115,4 +115,6 @@ def format_table(rows: Mapping[str, SiteInfo]) -> str:
     ]
     header = ("site", "kind", "distribution", "shape", "support", "in")
     widths = [max(len(r[i]) for r in [header, *cells]) for i in range(len(header))]
-    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [header, *cells])
+    return "\n".join(
+        "  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [header, *cells]
+    )

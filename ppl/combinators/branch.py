@@ -108,5 +108,3 @@ def _join(tables: Sequence[Table]) -> Table:
         return replace(row, conditional=conditional)
 
     return join(list(tables))
-
-
