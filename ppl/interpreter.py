@@ -115,7 +115,7 @@ class Interpreter:
             self.put("values", name, value)
             return value
         if obs is None and data is None and name in self.rules.reparams:
-            return self.rules.reparams[name](name, d)
+            return self._reparameterised(name, d)
         if obs is not None:
             data, d = self._written(name, d, obs)
         info = describe_distribution(d)
@@ -139,6 +139,15 @@ class Interpreter:
         self.relate(name, d)
         self.add("log_likelihood", jnp.sum(log_p))
         return data
+
+    def _reparameterised(self, name: str, d: Any) -> Array:
+        """The value that a rule gives; a site of the same name which the rule itself samples is an ordinary one."""
+        rules = self.rules
+        self.rules = rules._replace(reparams={other: rule for other, rule in rules.reparams.items() if other != name})
+        try:
+            return rules.reparams[name](name, d)
+        finally:
+            self.rules = rules
 
     def _partial(self, site: Site, info: Any, data: Partial) -> Array:
         """Known entries are data, missing ones latent; the choice holds the whole array, so shapes stay static."""
@@ -274,8 +283,7 @@ class Interpreter:
     def absorb(self, record: Record, table: Table) -> None:
         """Join what a body did, already stacked and summed, to what happened so far."""
         for name in table:
-            if name in self.table:
-                self.check(name, "sample")
+            self.check(name, "sample")
         self.table.update(table)
         for kind, tree in record.trees.items():
             self.record.trees.setdefault(kind, {}).update(tree)
