@@ -39,7 +39,7 @@ def half_cauchy(x: Array, scale: float) -> Array:
     return jnp.log(2.0 / jnp.pi / scale) - jnp.log1p((x / scale) ** 2)
 
 
-# -- eight schools, as a plate ---------------------------------------------------------------------------------------------
+# -- eight schools, as a plate ---------------------------------------------------------------------------------------
 
 
 @ppl.model
@@ -61,7 +61,7 @@ def schools_by_hand(u, y, sigma):
     return prior + normal(y, theta, sigma).sum()
 
 
-# -- linear regression, 2000 x 20 ------------------------------------------------------------------------------------------
+# -- linear regression, 2000 x 20 ------------------------------------------------------------------------------------
 
 
 @ppl.model
@@ -77,7 +77,7 @@ def linear_by_hand(u, y, x):
     return normal(b).sum() + half_cauchy(s, 1.0) + log_s + normal(y, x @ b, s).sum()
 
 
-# -- logistic regression with a plate over rows ------------------------------------------------------------------------------
+# -- logistic regression with a plate over rows ----------------------------------------------------------------------
 
 
 @ppl.model
@@ -91,7 +91,7 @@ def logistic_by_hand(u, y, x):
     return normal(u, 0.0, 2.5).sum() + (y * z - jnp.logaddexp(0.0, z)).sum()
 
 
-# -- hierarchical Poisson, groups within a plate of plates -------------------------------------------------------------------
+# -- hierarchical Poisson, groups within a plate of plates -----------------------------------------------------------
 
 
 @ppl.model
@@ -113,7 +113,7 @@ def poisson_by_hand(u, y):
     return prior + (xlogy(y.astype(u.dtype), jnp.exp(r)[:, None]) - jnp.exp(r)[:, None] - gammaln(y + 1.0)).sum()
 
 
-# -- stochastic volatility by scan --------------------------------------------------------------------------------------------
+# -- stochastic volatility by scan -----------------------------------------------------------------------------------
 
 
 @ppl.model
@@ -142,7 +142,7 @@ def volatility_by_hand(u, y):
     return prior + jax.lax.scan(step, 0.0, (h, y))[1].sum()
 
 
-# -- hidden Markov model, states summed out --------------------------------------------------------------------------------------
+# -- hidden Markov model, states summed out --------------------------------------------------------------------------
 
 
 @ppl.model

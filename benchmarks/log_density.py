@@ -59,7 +59,7 @@ def compare(pair: Pair, rounds: int) -> tuple[list[float], list[float]]:
     built, ran = [], []
     for i in range(rounds):
         result = {}
-        for who in ((ours, theirs) if i % 2 else (theirs, ours)):
+        for who in (ours, theirs) if i % 2 else (theirs, ours):
             result[who[0]] = measure(who[0], (u, *who[1]))
         built.append(result[ours[0]][0] / result[theirs[0]][0])
         ran.append(result[ours[0]][1] / result[theirs[0]][1])
@@ -79,7 +79,13 @@ def main() -> None:
         print(*rows[-1], sep=" | ", flush=True)
     if args.write:
         note = f"Ratios ours / by hand, median (range) of {args.rounds} alternating rounds; float64. {machine()}"
-        write("log_density", "Log density and gradient against hand-written JAX", note, ["model (dimension)", "run time", "trace + compile"], rows)
+        write(
+            "log_density",
+            "Log density and gradient against hand-written JAX",
+            note,
+            ["model (dimension)", "run time", "trace + compile"],
+            rows,
+        )
 
 
 if __name__ == "__main__":

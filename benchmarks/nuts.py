@@ -30,7 +30,13 @@ def ours(name: str, seed: int) -> dict:
     def sample(seed: int):
         start = time.perf_counter()
         posterior = inf.mcmc(
-            program(name), inf.NUTS(), key=jax.random.key(seed), chains=CHAINS, draws=DRAWS, warmup=WARMUP, progress=False
+            program(name),
+            inf.NUTS(),
+            key=jax.random.key(seed),
+            chains=CHAINS,
+            draws=DRAWS,
+            warmup=WARMUP,
+            progress=False,
         )
         return posterior, time.perf_counter() - start
 
@@ -50,7 +56,12 @@ def numpyro(name: str, seed: int) -> dict:
 
     model, args = MODELS[name](data(name))
     mcmc = MCMC(
-        NUTS(model), num_warmup=WARMUP, num_samples=DRAWS, num_chains=CHAINS, chain_method="vectorized", progress_bar=False
+        NUTS(model),
+        num_warmup=WARMUP,
+        num_samples=DRAWS,
+        num_chains=CHAINS,
+        chain_method="vectorized",
+        progress_bar=False,
     )
 
     def sample(seed: int) -> float:
@@ -131,7 +142,8 @@ def main() -> None:
 
         note = (
             f"Ratios Evidentia / NumPyro: above 1 is better for the first two, below 1 for the last two. Median (range) of "
-            f"{args.rounds} alternating rounds, each a fresh process; {CHAINS} chains x ({WARMUP} + {DRAWS}), float64. {machine()}"
+            f"{args.rounds} alternating rounds, each a fresh process; {CHAINS} chains x ({WARMUP} + {DRAWS}), float64. "
+            f"{machine()}"
         )
         write("nuts", "NUTS against NumPyro's NUTS", note, HEADER, rows)
 

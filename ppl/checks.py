@@ -13,6 +13,7 @@ import numpy as np
 
 from ._errors import nearest, quote
 from .choices import Choices, Partial, as_data, walk
+from .distributions import is_traced
 from .site import SiteInfo, Table
 
 _WHY_NOT = {
@@ -56,9 +57,7 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
                 raise ValueError(
                     f"'{address}' in {what} is a nested program with sites {quote(inside)}; give a dict of its sites."
                 )
-            raise ValueError(
-                f"{what} name a site '{address}', but the program has none of that name.{nearest(address, rows)}"
-            )
+            raise ValueError(f"{what} name a site '{address}', but the program has none of that name.{nearest(address, rows)}")
         path, row = rows[address]
         if row.kind not in kinds:
             raise ValueError(f"site '{address}' cannot be given by {what}: {_WHY_NOT[row.kind].format(address)}.")
@@ -116,11 +115,11 @@ def _check_values(address: str, row: SiteInfo, value: Any) -> None:
     known = np.ones(row.shape, bool)
     if isinstance(value, Partial):
         value, mask = value
-        if isinstance(mask, jax.core.Tracer):
+        if is_traced(mask):
             return
         known = np.asarray(mask)
         _check_events(address, row, known)
-    if isinstance(value, jax.core.Tracer):
+    if is_traced(value):
         return
     array = np.asarray(value)
     bad = np.isnan(array) & known if array.dtype.kind == "f" else np.zeros(array.shape, bool)
@@ -182,9 +181,7 @@ def rules(table: Table, given: Mapping[str, Any]) -> Choices:
             )
         path, row = rows[address]
         if row.kind != "latent":
-            raise ValueError(
-                f"site '{address}' cannot be reparameterised: it is {row.kind}, and only latent sites can."
-            )
+            raise ValueError(f"site '{address}' cannot be reparameterised: it is {row.kind}, and only latent sites can.")
         if not callable(rule):
             raise ValueError(
                 f"the reparameterisation of site '{address}' must be a function (name, distribution) -> value, "

@@ -11,12 +11,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
+from jax.core import Tracer
 from numpyro.distributions.transforms import Transform, biject_to
 
-Distribution: Any = dist.Distribution
+Distribution = dist.Distribution
 Constraint = dist.constraints.Constraint
+
+
+def is_traced(x: Any) -> bool:
+    """Whether `x` has no value yet, because a JAX transformation is tracing."""
+    return isinstance(x, Tracer)
 
 
 def is_distribution(x: object) -> bool:
@@ -24,17 +31,17 @@ def is_distribution(x: object) -> bool:
     return isinstance(x, Distribution)
 
 
-def draw(d: Distribution, key: Array) -> Array:
+def draw(d: Any, key: Array) -> Array:
     """One value, of shape `d.shape()`."""
     return d.sample(key)
 
 
-def log_prob(d: Distribution, value: Array) -> Array:
+def log_prob(d: Any, value: Array) -> Array:
     """Log density of each batch element; shape `d.batch_shape`; -inf outside the support."""
     return d.log_prob(value)
 
 
-def log_prob_inside(d: Distribution, value: Array) -> Array:
+def log_prob_inside(d: Any, value: Array) -> Array:
     """`log_prob` of a value known to lie inside the support: the check, and its cost at run time, are left out.
 
     Normal is written out because NumPyro takes log(sqrt(2 pi) * scale), which hides log(exp(u)) = u from the compiler;
@@ -42,11 +49,12 @@ def log_prob_inside(d: Distribution, value: Array) -> Array:
     on that logarithm (benchmarks/log_density.py).
     """
     if type(d) is dist.Normal:
-        return -0.5 * ((value - d.loc) / d.scale) ** 2 - jnp.log(d.scale) - 0.5 * math.log(2.0 * math.pi)
-    return _unchecked(d).log_prob(value)
+        loc, scale = jnp.asarray(d.loc), jnp.asarray(d.scale)
+        return -0.5 * ((value - loc) / scale) ** 2 - jnp.log(scale) - 0.5 * math.log(2.0 * math.pi)
+    return jnp.asarray(_unchecked(d).log_prob(value))
 
 
-def _unchecked(d: Distribution) -> Distribution:
+def _unchecked(d: Any) -> Distribution:
     # NumPyro keeps its switch for checks on the object (and on the objects it wraps); a copy leaves the user's alone
     d = copy.copy(d)
     d._validate_args = False
@@ -56,7 +64,7 @@ def _unchecked(d: Distribution) -> Distribution:
     return d
 
 
-def value_dtype(d: Distribution) -> jnp.dtype:
+def value_dtype(d: Any) -> jnp.dtype:
     """dtype of a value: the default integer for discrete families, else the promoted float of the parameters."""
     if d.support is not None and d.support.is_discrete:
         return jnp.dtype(jnp.result_type(int))
@@ -69,35 +77,39 @@ def bijector(support: Constraint) -> Transform:
     return biject_to(support)
 
 
-def family(d: Distribution) -> str:
+def family(d: Any) -> str:
     """The name a person would call `d`, without the wrappers for shape: `Normal`, `HalfCauchy`."""
     while isinstance(d, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         d = d.base_dist
     return type(d).__name__
 
 
-def support_name(support: Constraint | None) -> str:
+def support_name(support: Any) -> str:
     """`positive`, `simplex`, `real`: how a support prints in tables."""
     if support is None:
         return "unknown"
     while type(support).__name__ in ("_IndependentConstraint", "independent"):
         support = support.base_constraint
     name = type(support).__name__.strip("_").lower()
-    return {"greaterthan": "positive" if _is_zero(getattr(support, "lower_bound", None)) else "greater than"}.get(
-        name, name
-    )
+    return {"greaterthan": "positive" if _is_zero(getattr(support, "lower_bound", None)) else "greater than"}.get(name, name)
+
+
+def same_support(a: Constraint | None, b: Constraint | None) -> bool:
+    """Whether two concrete supports are equal. (NumPyro's own `==` computes with JAX, so it is no bool inside a trace.)"""
+    (xs, form), (ys, other) = jax.tree.flatten(a), jax.tree.flatten(b)
+    return form == other and all(np.array_equal(x, y) for x, y in zip(xs, ys, strict=True))
 
 
 def _is_zero(x: Any) -> bool:
     return isinstance(x, int | float) and x == 0
 
 
-def expand(d: Distribution, batch_shape: tuple[int, ...]) -> Distribution:
+def expand(d: Any, batch_shape: tuple[int, ...]) -> Distribution:
     """`d` with its batch broadcast to `batch_shape`."""
     return d.expand(batch_shape)
 
 
-def standardise(d: Distribution) -> tuple[Distribution, Callable[[Array], Array]] | None:
+def standardise(d: Any) -> tuple[Any, Callable[[Any], Any]] | None:
     """Split a location-scale distribution into a parameter-free base and the map from base to `d`.
 
     Returns None for families that have no location and scale. Law: if z ~ base then map(z) ~ d.

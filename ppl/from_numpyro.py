@@ -134,9 +134,7 @@ class _Bridge(Messenger):
         from numpyro.ops.pytree import PytreeTrace
 
         key, around = msg["kwargs"]["rng_key"], list(_PYRO_STACK)
-        nothing = PytreeTrace(
-            {}
-        )  # NumPyro sends the sites of a loop once more, stacked; here they are recorded already
+        nothing = PytreeTrace({})  # NumPyro sends the sites of a loop once more, stacked; here they are recorded already
         if msg["fn"] is cond_wrapper:
             pred, true_fun, false_fun, operand = msg["args"]
 
@@ -173,9 +171,7 @@ def _sample(msg: Any) -> Any:
         primitives.factor(name, log_weight if factor is None else factor * log_weight)
         return jnp.zeros(d.shape())
     if value is not None:
-        shape = np.broadcast_shapes(np.shape(value), d.shape())
-        d = _expand(d, shape[: len(shape) - d.event_dim])
-        value = value if np.shape(value) == shape else jnp.broadcast_to(value, shape)
+        d, value = _together(d, value)
     # a value that a handler substituted is data too: it is fixed, and its density counts
     return primitives.sample(name, d if factor is None else Scaled(d, factor), obs=value)
 
@@ -203,6 +199,17 @@ class Scaled(Distribution):
 
 def _expand(d: Distribution, batch_shape: tuple[int, ...]) -> Distribution:
     return d if d.batch_shape == batch_shape else d.expand(batch_shape)
+
+
+def _together(d: Distribution, value: Any) -> tuple[Distribution, Any]:
+    """Distribution and data in one shape, as NumPyro's densities broadcast them."""
+    if np.shape(value) == d.shape():
+        return d, value
+    try:
+        shape = np.broadcast_shapes(np.shape(value), d.shape())
+    except ValueError:
+        return d, value  # they do not fit; `sample` says so
+    return _expand(d, shape[: len(shape) - d.event_dim]), jnp.broadcast_to(value, shape)
 
 
 def _is_unit(d: Distribution) -> bool:

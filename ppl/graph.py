@@ -26,9 +26,7 @@ def parents(program: Any) -> Edges:
     from .checks import paths, place
 
     rows = {".".join(path): row for path, row in paths(program.table())}
-    inputs = {
-        a: jax.ShapeDtypeStruct(r.shape, r.dtype) for a, r in rows.items() if r.kind in ("latent", "deterministic")
-    }
+    inputs = {a: jax.ShapeDtypeStruct(r.shape, r.dtype) for a, r in rows.items() if r.kind in ("latent", "deterministic")}
 
     def look(values: dict[str, Any], data: Any) -> Any:
         given = place(program.table(), values, "the graph", {"latent", "deterministic"})

@@ -106,9 +106,7 @@ class Interpreter:
         self.check(name, "sample")
         data = self.inputs.data.get(name)
         if obs is not None and data is not None:
-            raise ValueError(
-                f"site '{self.prefix}{name}' is given data twice: by obs= in the model and by `|`. Keep one."
-            )
+            raise ValueError(f"site '{self.prefix}{name}' is given data twice: by obs= in the model and by `|`. Keep one.")
         if name in self.inputs.do:
             value = self.inputs.do[name]
             self.row(name, describe("intervened", value))

@@ -108,7 +108,7 @@ class Unconstrained(Interpreter):
     def latent(self, site: Site) -> Array:
         transform = distributions.bijector(site.distribution.support)
         u = self.inputs.given[site.name]
-        value = transform(u)
+        value = jnp.asarray(transform(u))
         log_jacobian = transform.log_abs_det_jacobian(u, value)
         if site.missing is not None:
             log_jacobian = jnp.where(_match(site.missing, log_jacobian), log_jacobian, 0.0)
@@ -143,7 +143,9 @@ class Free(Assess):
 
 
 def _draw(interpreter: Interpreter, site: Site) -> Array:
-    return distributions.draw(site.distribution, fold_name(interpreter.inputs.key, site.name))
+    key = interpreter.inputs.key
+    assert key is not None, "an interpreter that draws is always given a key"
+    return distributions.draw(site.distribution, fold_name(key, site.name))
 
 
 def _match(missing: Array, like: Any) -> Array:

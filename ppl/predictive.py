@@ -14,8 +14,8 @@ from jax import Array
 
 from ._errors import quote
 from ._keys import check_key
-from .choices import Choices, merge, walk
 from .checks import paths
+from .choices import Choices, merge, walk
 from .interpreters import Forecast
 from .program import Program
 
@@ -41,10 +41,13 @@ def predict(program: Program, key: Array, draws: Mapping[str, Any] | None = None
         `predict(eight_schools(sigma), key, num=1000)["y"].shape == (1000, 8)`
     """
     key = check_key(key, "predict")
-    if (draws is None) == (num is None):
-        raise ValueError("predict needs either draws, or num for draws from the prior.")
     fresh = program.without() if program.data else program
-    given, lead = ({}, (num,)) if draws is None else _match(fresh, program.data, draws)
+    if draws is not None and num is None:
+        given, lead = _match(fresh, program.data, draws)
+    elif num is not None and draws is None:
+        given, lead = {}, (num,)
+    else:
+        raise ValueError("predict needs either draws, or num for draws from the prior.")
     count = math.prod(lead)
     flat = jax.tree.map(lambda x: jnp.reshape(x, (count, *jnp.shape(x)[len(lead) :])), given)
     out = _forecast(fresh, jax.random.split(key, count), flat)
@@ -82,9 +85,7 @@ def _match(program: Program, data: Mapping[str, Any], draws: Mapping[str, Any]) 
             node = node.setdefault(name, {})
         node[path[-1]] = have[address]
     if lead is None:
-        raise ValueError(
-            f"no draw belongs to a latent site of the program: it has {quote(rows)}, the draws {quote(have)}."
-        )
+        raise ValueError(f"no draw belongs to a latent site of the program: it has {quote(rows)}, the draws {quote(have)}.")
     return given, lead
 
 

@@ -40,9 +40,7 @@ def sample(name: str, generative: Any, *, obs: Any = None) -> Any:
     interpreter = _interpreter("sample", name)
     if isinstance(generative, Program):
         if obs is not None:
-            raise ValueError(
-                f"site '{name}' is a program: give it data with sample('{name}', program | data), not with obs=."
-            )
+            raise ValueError(f"site '{name}' is a program: give it data with sample('{name}', program | data), not with obs=.")
         return interpreter.program(name, generative)
     if not distributions.is_distribution(generative):
         raise ValueError(_not_generative(name, generative))

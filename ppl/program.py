@@ -159,9 +159,7 @@ class Program:
         flat = flatten(values)
         calls = checks.calls(self.table(), {name: value for name, value in flat.items() if callable(value)})
         fixed = {name: value for name, value in flat.items() if not callable(value)}
-        placed = checks.place(
-            self.table(), fixed, "the intervention", {"latent", "observed", "deterministic", "intervened"}
-        )
+        placed = checks.place(self.table(), fixed, "the intervention", {"latent", "observed", "deterministic", "intervened"})
         return self._with(
             data=remove(self._data, set(flatten(placed))),
             do=merge(self.do, placed),
@@ -219,9 +217,7 @@ class Program:
         """Call the model function under the current interpreter."""
         return self.fn(*self.args, **self.kwargs)
 
-    def interpret(
-        self, kind: type[Interpreter], key: Array | None = None, given: Choices = EMPTY
-    ) -> tuple[Interpreter, Any]:
+    def interpret(self, kind: type[Interpreter], key: Array | None = None, given: Choices = EMPTY) -> tuple[Interpreter, Any]:
         """Run under a fresh interpreter of `kind`; returns it, with its record, and the model's return value."""
         interpreter = kind(Inputs(key, self._data, given, self.do), self.rules)
         with activate(interpreter), checks.sentences():

@@ -76,7 +76,7 @@ def describe_distribution(d: Any) -> SiteInfo:
     if support is not None and not discrete:
         unconstrained = tuple(distributions.bijector(support).inverse_shape(shape))
     # a support computed from other sites must not outlive the run that computed it
-    depends = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(support))
+    depends = any(distributions.is_traced(x) for x in jax.tree.leaves(support))
     return SiteInfo(
         "latent",
         shape,
@@ -115,6 +115,4 @@ def format_table(rows: Mapping[str, SiteInfo]) -> str:
     ]
     header = ("site", "kind", "distribution", "shape", "support", "in")
     widths = [max(len(r[i]) for r in [header, *cells]) for i in range(len(header))]
-    return "\n".join(
-        "  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [header, *cells]
-    )
+    return "\n".join("  " + "  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in [header, *cells])

@@ -196,11 +196,7 @@ def as_target(x: Any) -> Target:
         return x
     if isinstance(x, Program):
         return Target(x)
-    hint = (
-        " Call the model with its arguments first."
-        if hasattr(x, "fn")
-        else " Use Target.from_log_density for a function."
-    )
+    hint = " Call the model with its arguments first." if hasattr(x, "fn") else " Use Target.from_log_density for a function."
     raise ValueError(f"a program or a target was expected, but got {type(x).__name__}.{hint}")
 
 

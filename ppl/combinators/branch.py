@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..choices import flatten
+from .. import distributions
 from ..interpreter import Record, current
 from ..site import SiteInfo, Table
 
@@ -42,8 +42,10 @@ def switch(index: Any, branches: Sequence[Callable], *operands: Any) -> Any:
     if parent is None:
         return jax.lax.switch(index, branches, *operands)
     bodies = [parent.pure(branch) for branch in branches]
-    shapes = [jax.eval_shape(lambda i, a, body=body: body(i, a, {}), parent.inputs, operands)[1] for body in bodies]
-    common = _union(shapes, [body.table for body in bodies], parent.prefix)
+    shapes = [jax.eval_shape(lambda i, a, body=body: body(i, a, {}), parent.inputs, operands) for body in bodies]
+    _same_result([out for out, _ in shapes], branches)
+    table = _join([body.table for body in bodies], parent.prefix)
+    common = _union([record for _, record in shapes])
 
     def padded(body: Any) -> Callable:
         def run(inputs: Any, args: tuple) -> Any:
@@ -53,22 +55,29 @@ def switch(index: Any, branches: Sequence[Callable], *operands: Any) -> Any:
         return run
 
     out, record = jax.lax.switch(index, [padded(body) for body in bodies], parent.inputs, operands)
-    bodies[0].table = _join([body.table for body in bodies])
+    bodies[0].table = table
     bodies[0].absorb(record, "", None)
     return out
 
 
-def _union(shapes: Sequence[Record], tables: Sequence[Table], prefix: str) -> Record:
-    """The record that holds what any branch records; values of one site must have one shape."""
-    rows: dict[str, SiteInfo] = {}
-    for table in tables:
-        for address, row in flatten(table).items():
-            first = rows.setdefault(address, row)
-            if first.shape != row.shape:
-                raise ValueError(
-                    f"site '{prefix}{address}' has shape {first.shape} in one branch of ppl.cond or ppl.switch and "
-                    f"{row.shape} in another. Give the sites different names, or the same shape."
-                )
+def _same_result(results: Sequence[Any], branches: Sequence[Callable]) -> None:
+    """Raise unless all branches return the same structure of the same shapes (JAX promotes or explains the dtypes)."""
+    forms = [(jax.tree.structure(result), [x.shape for x in jax.tree.leaves(result)]) for result in results]
+    for form, result, branch in zip(forms, results, branches, strict=True):
+        if form != forms[0]:
+            names = [getattr(b, "__name__", type(b).__name__) for b in (branches[0], branch)]
+            raise ValueError(
+                "the branches of ppl.cond or ppl.switch must return values of the same structure and shapes, but "
+                f"{names[0]} returns {_form(results[0])} and {names[1]} returns {_form(result)}."
+            )
+
+
+def _form(result: Any) -> str:
+    return str(jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", result)).replace("'", "")
+
+
+def _union(shapes: Sequence[Record]) -> Record:
+    """The record that holds what any branch records."""
 
     def join(a: Any, b: Any) -> Any:
         if isinstance(a, dict) and isinstance(b, dict):
@@ -95,16 +104,42 @@ def _pad(record: Record, common: Record) -> Record:
     return Record(fill(common.trees, record.trees), fill(common.totals, record.totals))
 
 
-def _join(tables: Sequence[Table]) -> Table:
+def _join(tables: Sequence[Table], prefix: str) -> Table:
     """Rows of all branches; a row is conditional unless every branch has it."""
+    out: Table = {}
+    for name in dict.fromkeys(name for table in tables for name in table):
+        found = [table[name] for table in tables if name in table]
+        groups = [row for row in found if isinstance(row, dict)]
+        if groups and len(groups) < len(found):
+            raise ValueError(
+                f"site '{prefix}{name}' is a nested program in one branch of ppl.cond or ppl.switch and a single value in "
+                "another. Give the sites different names."
+            )
+        if groups:
+            out[name] = _join([table.get(name, {}) for table in tables], f"{prefix}{name}.")
+        else:
+            out[name] = _join_rows(found, f"{prefix}{name}", missing=len(found) < len(tables))
+    return out
 
-    def join(parts: Sequence[Any]) -> Any:
-        found = [p for p in parts if p is not None]
-        if all(isinstance(p, dict) for p in found):
-            names = list(dict.fromkeys(name for p in found for name in p))
-            return {n: join([p.get(n) if p is not None else None for p in parts]) for n in names}
-        row = found[0]
-        conditional = len(found) < len(parts) or any(p.conditional for p in found)
-        return replace(row, conditional=conditional)
 
-    return join(list(tables))
+def _join_rows(rows: Sequence[SiteInfo], address: str, *, missing: bool) -> SiteInfo:
+    """One row for a site that several branches visit: it is one choice, so what matters of it must agree."""
+    first = rows[0]
+    for row in rows[1:]:
+        for what in ("shape", "kind", "discrete", "unconstrained"):
+            if getattr(row, what) != getattr(first, what):
+                raise ValueError(
+                    f"site '{address}' has {_SAY[what]} {_value(first, what)} in one branch of ppl.cond or ppl.switch and "
+                    f"{_value(row, what)} in another. Give the sites different names, or the same {_SAY[what]}."
+                )
+    row = first if all(distributions.same_support(row.support, first.support) for row in rows) else replace(first, support=None, support_name="by branch")
+    if any(other.family != first.family for other in rows):
+        row = replace(row, family=" | ".join(dict.fromkeys(other.family for other in rows)))
+    return replace(row, conditional=missing or any(other.conditional for other in rows))
+
+
+_SAY = {"shape": "shape", "kind": "kind", "discrete": "type", "unconstrained": "unconstrained shape"}
+
+
+def _value(row: SiteInfo, what: str) -> Any:
+    return {True: "discrete", False: "continuous"}[row.discrete] if what == "discrete" else getattr(row, what)

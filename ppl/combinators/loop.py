@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..distributions import is_traced
 from ..interpreter import current
 
 
@@ -50,7 +51,7 @@ def fori_loop(lower: int, upper: int, body_fun: Callable, init_val: Any) -> Any:
     """
     if current() is None:
         return jax.lax.fori_loop(lower, upper, body_fun, init_val)
-    if isinstance(lower, jax.core.Tracer) or isinstance(upper, jax.core.Tracer):
+    if is_traced(lower) or is_traced(upper):
         raise ValueError("ppl.fori_loop inside a model needs bounds that are Python integers, known before it runs.")
     carry, _ = scan(lambda value, i: (body_fun(i, value), None), init_val, jnp.arange(int(lower), int(upper)))
     return carry
@@ -59,7 +60,5 @@ def fori_loop(lower: int, upper: int, body_fun: Callable, init_val: Any) -> Any:
 def _length(xs: Any, length: int | None) -> int:
     sizes = {jnp.shape(x)[0] for x in jax.tree.leaves(xs)} | ({int(length)} if length is not None else set())
     if len(sizes) != 1:
-        raise ValueError(
-            f"ppl.scan needs one length, from `length` or the leading axes of `xs`, but found {sorted(sizes)}."
-        )
+        raise ValueError(f"ppl.scan needs one length, from `length` or the leading axes of `xs`, but found {sorted(sizes)}.")
     return sizes.pop()
