@@ -46,9 +46,7 @@ def ridges(ax, names, y, sigma, theta, mu):
         low, high = np.quantile(theta[:, i], [0.03, 0.97])
         inside = (grid >= low) & (grid <= high)
         ax.fill_between(grid, row, row + scale * curve, color=PALE, lw=0, zorder=2 * (8 - row))
-        ax.fill_between(
-            grid, row, row + scale * curve, where=inside, color=BLUE, alpha=0.42, lw=0, zorder=2 * (8 - row)
-        )
+        ax.fill_between(grid, row, row + scale * curve, where=inside, color=BLUE, alpha=0.42, lw=0, zorder=2 * (8 - row))
         ax.plot(grid, row + scale * curve, color=BLUE, lw=1.1, zorder=2 * (8 - row) + 1)
         centre, base = theta[:, i].mean(), row - 0.13
         ax.plot([y[i] - sigma[i], y[i] + sigma[i]], [base, base], color=AMBER, lw=2.2, alpha=0.45, zorder=40)
@@ -75,11 +73,18 @@ def ridges(ax, names, y, sigma, theta, mu):
 def funnel(ax, mu, tau, plain_mu, plain_tau, divergent):
     """The joint of mean and spread on a log scale, with the places where the model as written could not be followed."""
     ax.hexbin(mu, np.log10(tau), gridsize=46, extent=(-12, 22, -1.6, 1.7), cmap=_blues(), mincnt=2, bins="log", lw=0)
-    ax.scatter(
-        plain_mu[divergent], np.log10(plain_tau[divergent]), s=15, color=RED, alpha=0.85, lw=0.4, ec="white", zorder=3
-    )
-    ax.set(
-        xlim=(-12, 22), ylim=(-1.6, 1.7), xlabel="mean of all schools, points", ylabel="spread of the schools, points"
+    ax.scatter(plain_mu[divergent], np.log10(plain_tau[divergent]), s=15, color=RED, alpha=0.85, lw=0.4, ec="white", zorder=3)
+    ax.set(xlim=(-12, 22), ylim=(-1.6, 1.7), xlabel="mean of all schools, points", ylabel="spread of the schools, points")
+    floor = np.quantile(plain_tau, 0.01)
+    ax.axhline(np.log10(floor), color=RED, lw=1, ls=(0, (4, 3)), zorder=2)
+    ax.text(
+        21.8,
+        np.log10(floor) - 0.04,
+        f"below this line:\n1% as written,\n{np.mean(tau < floor):.0%} non-centred",
+        color=RED,
+        fontsize=9,
+        ha="right",
+        va="top",
     )
     ax.set_yticks([-1, 0, 1], ["0.1", "1", "10"])
     ax.set_title("Why it is hard: the schools may not differ at all")
@@ -102,11 +107,9 @@ def picture(names, y, sigma, posterior, plain, path):
     import matplotlib.pyplot as plt
 
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            1, 2, figsize=(13, 6.6), width_ratios=[1.35, 1], layout="constrained", facecolor="white"
-        )
+        figure, axes = plt.subplots(1, 2, figsize=(13, 6.6), width_ratios=[1.35, 1], layout="constrained", facecolor="white")
         ridges(axes[0], names, y, sigma, posterior["theta"], posterior["mu"])
         funnel(axes[1], posterior["mu"], posterior["tau"], plain["mu"], plain["tau"], plain["diverging"])
         figure.get_layout_engine().set(wspace=0.06, w_pad=0.12, h_pad=0.12)
-        figure.savefig(path, dpi=160)
+        figure.savefig(path, dpi=130)
         plt.close(figure)
