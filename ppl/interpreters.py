@@ -17,7 +17,8 @@ from jax import Array
 
 from . import distributions
 from ._keys import fold_name
-from .interpreter import Interpreter
+from .choices import remove
+from .interpreter import Inputs, Interpreter, Rules
 from .site import Site
 
 
@@ -39,18 +40,26 @@ class Simulate(Interpreter):
 
 
 class Forecast(Interpreter):
-    """Latent sites are given where they are given, else drawn; observed sites are replaced by fresh draws (predictive)."""
+    """Latent sites are given where they are given, else drawn; data, wherever they come from, are drawn anew (predictive)."""
 
-    keeps = ("choices", "values")
+    keeps = ("fresh", "values")
+
+    def __init__(self, inputs: Inputs, rules: Rules = Rules(), prefix: str = "") -> None:
+        super().__init__(inputs._replace(data={}), rules, prefix)
 
     def sample(self, name: str, d: Any, obs: Any) -> Array:
         if obs is not None and name not in self.inputs.do:
             d = self._written(name, d, obs)[1]
+            self.inputs = self.inputs._replace(given=remove(self.inputs.given, {name}))
         return super().sample(name, d, None)
 
     def latent(self, site: Site) -> Array:
         given = self.inputs.given.get(site.name)
-        return _draw(self, site) if given is None else given
+        if given is not None:
+            return given
+        value = _draw(self, site)
+        self.put("fresh", site.name, value)
+        return value
 
 
 class Assess(Interpreter):

@@ -45,6 +45,8 @@ def predict(program: Program, key: Array, draws: Mapping[str, Any] | None = None
     if draws is not None and num is None:
         given, lead = _match(fresh, program.data, draws)
     elif num is not None and draws is None:
+        if num < 1:
+            raise ValueError(f"predict needs num of at least 1, but got {num}.")
         given, lead = {}, (num,)
     else:
         raise ValueError("predict needs either draws, or num for draws from the prior.")
@@ -56,11 +58,9 @@ def predict(program: Program, key: Array, draws: Mapping[str, Any] | None = None
 
 @jax.jit
 def _forecast(program: Program, keys: Array, given: Choices) -> Choices:
-    names = {address for address, _ in walk(given)}
-
     def one(key: Array, given: Choices) -> Choices:
         trees = program.interpret(Forecast, key, given)[0].record.trees
-        return _prune(merge(trees.get("choices", {}), trees.get("values", {})), names)
+        return merge(trees.get("fresh", {}), trees.get("values", {}))
 
     return jax.vmap(one)(keys, given)
 
@@ -87,16 +87,3 @@ def _match(program: Program, data: Mapping[str, Any], draws: Mapping[str, Any]) 
     if lead is None:
         raise ValueError(f"no draw belongs to a latent site of the program: it has {quote(rows)}, the draws {quote(have)}.")
     return given, lead
-
-
-def _prune(tree: Choices, names: set[str], prefix: str = "") -> Choices:
-    out: Choices = {}
-    for name, value in tree.items():
-        address = f"{prefix}{name}"
-        if isinstance(value, dict):
-            inner = _prune(value, names, f"{address}.")
-            if inner:
-                out[name] = inner
-        elif address not in names:
-            out[name] = value
-    return out
