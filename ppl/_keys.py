@@ -14,7 +14,12 @@ from ._errors import quote
 
 def fold_name(key: Array, name: str) -> Array:
     """The key of the site called `name`. Stable across processes (crc32, unlike Python's salted `hash`)."""
-    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+    return jax.random.fold_in(key, name_hash(name))
+
+
+def name_hash(name: str) -> int:
+    """The number that stands for a name in keys; the interpreter refuses two names of one program that share it."""
+    return zlib.crc32(name.encode())
 
 
 def check_key(key: object, who: str) -> Array:

@@ -20,7 +20,7 @@ from jax import Array
 from jax.extend.core import get_opaque_trace_state
 
 from . import distributions
-from ._keys import fold_name
+from ._keys import fold_name, name_hash
 from .choices import EMPTY, Choices, Partial, as_data, lanes
 from .site import Site, Table, describe, describe_distribution, within
 
@@ -84,6 +84,7 @@ class Interpreter:
         self.inputs, self.rules, self.prefix = inputs, rules, prefix
         self.record = Record({}, {})
         self.table: Table = {}
+        self._hashes: dict[int, str] = {}
         self._trace_state = get_opaque_trace_state()
 
     # -- what a finished interpreter says ------------------------------------------------------------------------------
@@ -258,6 +259,12 @@ class Interpreter:
             raise ValueError(
                 f"two sites are named '{address}'. Every site of a program needs its own name; repeat a site with "
                 "ppl.vmap or ppl.scan, and a whole model by sampling it under a name."
+            )
+        twin = self._hashes.setdefault(name_hash(name), name)
+        if twin != name:
+            raise ValueError(
+                f"sites '{self.prefix}{twin}' and '{address}' would share their random numbers, because the checksums of "
+                "their names happen to agree. Rename one of them."
             )
         if get_opaque_trace_state() != self._trace_state:
             raise ValueError(
