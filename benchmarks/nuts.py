@@ -42,7 +42,7 @@ def ours(name: str, seed: int) -> dict:
 
     _, whole = sample(seed)
     posterior, run = sample(seed + 1000)
-    gradients = posterior.stats["n_steps"].sum() + posterior.warmup.stats["n_steps"].sum()
+    gradients = posterior.stats["n_steps"].sum() + posterior.warmup_stats["n_steps"].sum()
     return {"whole": whole, "run": run, "gradients": int(gradients), **worst(posterior.draws)}
 
 

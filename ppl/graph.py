@@ -26,11 +26,13 @@ def parents(program: Any) -> Edges:
     from .checks import paths, place
 
     rows = {".".join(path): row for path, row in paths(program.table())}
-    inputs = {a: jax.ShapeDtypeStruct(r.shape, r.dtype) for a, r in rows.items() if r.kind in ("latent", "deterministic")}
+    free, fixed = {"latent", "deterministic"}, {"intervened"}
+    inputs = {a: jax.ShapeDtypeStruct(r.shape, r.dtype) for a, r in rows.items() if r.kind in free | fixed}
 
     def look(values: dict[str, Any], data: Any) -> Any:
-        given = place(program.table(), values, "the graph", {"latent", "deterministic"})
-        interpreter, _ = program._with(data=data).interpret(Relate, given=given)
+        given = place(program.table(), {a: v for a, v in values.items() if rows[a].kind in free}, "the graph", free)
+        do = place(program.table(), {a: v for a, v in values.items() if rows[a].kind in fixed}, "the graph", fixed)
+        interpreter, _ = program._with(data=data, do=do).interpret(Relate, given=given)
         return flatten(interpreter.record.trees.get("parameters", {}))
 
     data = flatten(program._data)
@@ -42,6 +44,15 @@ def parents(program: Any) -> Edges:
     sinks = _flow(closed.jaxpr, sources)
     found = dict(zip(sorted(out), sinks, strict=True))
     return {name: found.get(name, set()) for name in rows}
+
+
+def descendants(program: Any, roots: set[str]) -> set[str]:
+    """Every site that is computed from one of `roots`, through any number of others."""
+    edges, found, new = parents(program), set(), set(roots)
+    while new:
+        new = {name for name, above in edges.items() if above & new} - found
+        found |= new
+    return found
 
 
 def _address(path: tuple, data: Any) -> str:

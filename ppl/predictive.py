@@ -16,6 +16,7 @@ from ._errors import quote
 from ._keys import check_key
 from .checks import paths
 from .choices import Choices, merge, walk
+from .graph import descendants
 from .interpreters import Forecast
 from .program import Program
 
@@ -27,7 +28,8 @@ def predict(program: Program, key: Array, draws: Mapping[str, Any] | None = None
         program: data it is conditioned on are ignored and simulated anew.
         key: one typed key.
         draws: nested dict of arrays with shared leading axes, such as `posterior.draws`. A draw is used for the site of the
-            same address if the shapes agree; a site of another shape (new groups) is drawn from the program, given the rest.
+            same address if the shapes agree. A site of another shape (new groups) is drawn from the program, given the
+            rest; and so is every site that depends on one of those or on an intervention.
         num: number of prior predictive draws, when there are no `draws`.
 
     Returns:
@@ -71,12 +73,19 @@ def _match(program: Program, data: Mapping[str, Any], draws: Mapping[str, Any]) 
     rows = {".".join(path): (path, row) for path, row in paths(program.table())}
     given: Choices = {}
     lead: tuple[int, ...] | None = None
+    fits, changed = {}, {address for address, (_, row) in rows.items() if row.kind == "intervened"}
     for address, (path, row) in rows.items():
         if address not in have or address in data or row.kind != "latent":
             continue
         shape = jnp.shape(have[address])
         front = shape[: len(shape) - len(row.shape)]
-        if shape[len(front) :] != row.shape or not front:
+        if shape[len(front) :] == row.shape and front:
+            fits[address] = (path, front)
+        else:
+            changed.add(address)
+    stale = descendants(program, changed) if changed else set()
+    for address, (path, front) in fits.items():
+        if address in stale:
             continue
         if lead is not None and front != lead:
             raise ValueError(f"draws of site '{address}' have leading axes {front}, but others have {lead}.")
