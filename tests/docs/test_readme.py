@@ -1,0 +1,63 @@
+"""The README says what is: its program runs, and what it shows of it is what is printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def block(language: str, number: int = 0) -> str:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)[number]
+
+
+@pytest.fixture(scope="module")
+def names() -> dict:
+    """What the README's first program defines, with fewer draws."""
+    code = block("python").replace("draws=1000", "draws=200, warmup=200, progress=False")
+    out: dict = {}
+    exec(compile(code, "README.md", "exec"), out)
+    return out
+
+
+def test_eight_schools_in_fifteen_lines():
+    code = [line for line in block("python").splitlines() if line.strip() and not line.startswith(("import", "from"))]
+    assert len(code) <= 15
+
+
+def test_the_table_and_the_graph_are_those_printed(names):
+    assert block("text").strip() == str(names["program"]).strip()
+    assert block("mermaid").strip() == names["program"].graph().strip()
+
+
+def test_the_summary_has_its_columns(names):
+    text = str(names["posterior"].summary())
+    for word in ("mean", "sd", "ess_bulk", "ess_tail", "r_hat", "divergences"):
+        assert word in text
+
+
+def test_the_further_lines_run(names, tmp_path, monkeypatch):
+    import jax
+    import numpy as np
+
+    monkeypatch.chdir(tmp_path)
+    code = block("python", 1).replace("ppl.from_numpyro(model)(*args)", "ppl.from_numpyro(lambda: None)")
+    key = jax.random.key(1)
+    exec(
+        compile(code, "README.md", "exec"),
+        names
+        | {
+            "np": np,
+            "key": key,
+            "choices": names["program"].simulate(key).choices,
+            "y_with_nan": np.where(np.arange(8) == 2, np.nan, names["y"]),
+            "new_sigma": names["sigma"][:3],
+        },
+    )
+    assert (tmp_path / "schools.npz").exists()
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (Path(__file__).parents[2] / target).exists(), target
