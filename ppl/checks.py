@@ -69,14 +69,36 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
         if shape != row.shape:
             plates = f" (in {' '.join(row.plates)})" if row.plates else ""
             raise ValueError(f"site '{address}' has shape {row.shape}{plates}, but {what} have shape {shape} for it.")
-        _put(out, path, value)
+        _put(out, path, value if isinstance(value, Partial) else _convert(value, row.dtype))
     return out
+
+
+def _convert(value: Any, dtype: Any) -> Any:
+    """Integers for a real site become floats, whole floats for a discrete one integers; so a loop's carry keeps its type."""
+    if jnp.issubdtype(dtype, jnp.floating):
+        return value if jnp.issubdtype(value.dtype, jnp.floating) else value.astype(dtype)
+    if jnp.issubdtype(value.dtype, jnp.integer) or is_traced(value):
+        return value
+    whole = np.asarray(value).astype(dtype)
+    return jnp.asarray(whole) if np.array_equal(whole, np.asarray(value)) else value
 
 
 def _put(tree: Choices, path: tuple[str, ...], value: Any) -> None:
     for name in path[:-1]:
         tree = tree.setdefault(name, {})
     tree[path[-1]] = value
+
+
+def addresses_differ(table: Table) -> None:
+    """Raise if a site whose name holds a dot has the address of a site in a nested program."""
+    seen: set[str] = set()
+    for path, _ in paths(table):
+        address = ".".join(path)
+        if address in seen:
+            raise ValueError(
+                f"two sites have the address '{address}': one is named so, one lies in a nested program. Rename one."
+            )
+        seen.add(address)
 
 
 def nothing_missing(table: Table, placed: Choices) -> None:

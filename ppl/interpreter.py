@@ -110,7 +110,7 @@ class Interpreter:
             raise ValueError(f"site '{self.prefix}{name}' is given data twice: by obs= in the model and by `|`. Keep one.")
         if name in self.inputs.do:
             value = self.inputs.do[name]
-            self.row(name, describe("intervened", value))
+            self.row(name, describe("intervened", value, self.prefix + name))
             self.put("values", name, value)
             return value
         if obs is None and data is None and name in self.rules.reparams:
@@ -205,7 +205,7 @@ class Interpreter:
     def factor(self, name: str, log_weight: Any) -> None:
         """An unnormalised log weight; its elements are summed."""
         self.check(name, "factor")
-        self.row(name, describe("factor", log_weight))
+        self.row(name, describe("factor", log_weight, self.prefix + name))
         self.put("pointwise", name, log_weight)
         self.put("densities", name, log_weight)
         self.relate(name, log_weight)
@@ -215,7 +215,7 @@ class Interpreter:
         """A value worth keeping; an intervention may replace it."""
         self.check(name, "deterministic")
         do = self.inputs.do.get(name)
-        self.row(name, describe("deterministic" if do is None else "intervened", value))
+        self.row(name, describe("deterministic" if do is None else "intervened", value, self.prefix + name))
         value = value if do is None else do
         self.put("values", name, value)
         self.relate(name, value)
@@ -224,7 +224,7 @@ class Interpreter:
     def call(self, name: str, fn: Callable, args: tuple, kwargs: dict) -> Any:
         """A named deterministic computation; a rule may replace the function."""
         self.check(name, "call")
-        self.table[name] = describe("call", 0.0)
+        self.table[name] = describe("call", 0.0, self.prefix + name)
         return self.rules.calls.get(name, fn)(*args, **kwargs)
 
     # -- the record ----------------------------------------------------------------------------------------------------

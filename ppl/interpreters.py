@@ -18,7 +18,7 @@ from jax import Array
 from . import distributions
 from ._keys import fold_name
 from .choices import remove
-from .interpreter import Inputs, Interpreter, Rules
+from .interpreter import Inputs, Interpreter
 from .site import Site
 
 
@@ -44,8 +44,8 @@ class Forecast(Interpreter):
 
     keeps = ("fresh", "values")
 
-    def __init__(self, inputs: Inputs, rules: Rules = Rules(), prefix: str = "") -> None:
-        super().__init__(inputs._replace(data={}), rules, prefix)
+    def __init__(self, inputs: Inputs, *structure: Any) -> None:
+        super().__init__(inputs._replace(data={}), *structure)
 
     def sample(self, name: str, d: Any, obs: Any) -> Array:
         if obs is not None and name not in self.inputs.do:

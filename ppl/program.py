@@ -235,6 +235,7 @@ class Program:
                 return interpreter.total("log_prior", "log_likelihood")
 
             jax.eval_shape(look)
+            checks.addresses_differ(found[-1])
             self._table = found[-1]
         return self._table
 

@@ -132,7 +132,9 @@ def _join_rows(rows: Sequence[SiteInfo], address: str, *, missing: bool) -> Site
                     f"site '{address}' has {_SAY[what]} {_value(first, what)} in one branch of ppl.cond or ppl.switch and "
                     f"{_value(row, what)} in another. Give the sites different names, or the same {_SAY[what]}."
                 )
-    row = first if all(distributions.same_support(row.support, first.support) for row in rows) else replace(first, support=None, support_name="by branch")
+    row = first
+    if not all(distributions.same_support(other.support, first.support) for other in rows):
+        row = replace(row, support=None, support_name="by branch")
     if any(other.family != first.family for other in rows):
         row = replace(row, family=" | ".join(dict.fromkeys(other.family for other in rows)))
     return replace(row, conditional=missing or any(other.conditional for other in rows))

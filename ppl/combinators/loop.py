@@ -58,6 +58,8 @@ def fori_loop(lower: int, upper: int, body_fun: Callable, init_val: Any) -> Any:
 
 
 def _length(xs: Any, length: int | None) -> int:
+    if any(jnp.ndim(x) == 0 for x in jax.tree.leaves(xs)):
+        raise ValueError("ppl.scan walks along the leading axis of every array in `xs`, but one of them is a scalar.")
     sizes = {jnp.shape(x)[0] for x in jax.tree.leaves(xs)} | ({int(length)} if length is not None else set())
     if len(sizes) != 1:
         raise ValueError(f"ppl.scan needs one length, from `length` or the leading axes of `xs`, but found {sorted(sizes)}.")

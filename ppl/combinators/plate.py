@@ -27,12 +27,11 @@ def vmap(fun: Callable, in_axes: Any = 0, out_axes: Any = 0, *, axis_size: int |
         parent = current()
         if parent is None:
             return jax.vmap(fun, in_axes, out_axes, axis_size=axis_size)(*args, **kwargs)
-        probe = jax.vmap(lambda *a, **k: jnp.zeros(()), in_axes, axis_size=axis_size)
+        axes = tuple(in_axes) if isinstance(in_axes, list) else in_axes  # as jax.vmap takes them
+        probe = jax.vmap(wraps(fun)(lambda *a, **k: jnp.zeros(())), axes, axis_size=axis_size)
         length = jax.eval_shape(probe, *args, **kwargs).shape[0]
         body = parent.pure(fun)
-        out, record = jax.vmap(body, (0, in_axes, 0), (out_axes, 0), axis_size=length)(
-            parent.inputs.lanes(length), args, kwargs
-        )
+        out, record = jax.vmap(body, (0, axes, 0), (out_axes, 0), axis_size=length)(parent.inputs.lanes(length), args, kwargs)
         body.absorb(record, "vmap", length)
         return out
 
