@@ -11,7 +11,7 @@ FLOORS = {
     "ppl": [
         ["_errors", "_keys"],
         ["distributions", "choices", "transforms"],
-        ["site", "interpreter", "interpreters", "trace"],
+        ["site", "values", "interpreter", "interpreters", "trace"],
         ["program", "primitives", "combinators", "checks", "graph", "reparam", "marginal"],
         ["target", "predictive", "lint", "from_numpyro"],
         ["__init__"],

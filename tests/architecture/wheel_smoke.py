@@ -5,6 +5,7 @@ It needs no pytest: ``python -I wheel_smoke.py`` prints one line and exits 0, or
 
 import importlib
 import importlib.metadata
+import warnings
 from pathlib import Path
 
 PACKAGES = {"ppl", "inference", "surrogates"}
@@ -48,6 +49,7 @@ def check_a_posterior() -> None:
         return ppl.vmap(school)(sigma)
 
     program = eight_schools(jnp.array(SPREAD)) | {"y": jnp.array(OBSERVED)}
+    warnings.simplefilter("ignore", inf.SamplingWarning)  # so short a run is not to be trusted, nor is it read
     posterior = inf.mcmc(program, inf.NUTS(), key=jax.random.key(0), chains=2, draws=50, warmup=50, progress=False)
     assert posterior["mu"].shape == (2, 50) and posterior["theta"].shape == (2, 50, 8)
     assert jnp.isfinite(posterior["theta"]).all()
