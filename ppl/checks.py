@@ -15,6 +15,7 @@ from ._errors import nearest, quote
 from .choices import Choices, Partial, as_data, walk
 from .distributions import is_traced
 from .site import SiteInfo, Table
+from .values import possible
 
 _WHY_NOT = {
     "observed": "it already has data; use program.without({0!r}) first",
@@ -117,8 +118,8 @@ def data(table: Table, values: Mapping[str, Any]) -> Choices:
         return {}
     placed = place(table, values, "the data", {"latent"})
     rows = {".".join(path): row for path, row in paths(table)}
-    for address, value in _leaves(placed):
-        _check_values(address, rows[address], value)
+    for address, value in walk(placed):
+        possible(address, rows[address], value)
     return placed
 
 
@@ -127,55 +128,6 @@ def only_once(before: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for address in new:
         if address in before:
             raise ValueError(f"site '{address}' cannot be given by the data: {_WHY_NOT['observed'].format(address)}.")
-
-
-def _leaves(placed: Choices) -> Iterator[tuple[str, Any]]:
-    yield from walk(placed)
-
-
-def _check_values(address: str, row: SiteInfo, value: Any) -> None:
-    known = np.ones(row.shape, bool)
-    if isinstance(value, Partial):
-        value, mask = value
-        if is_traced(mask):
-            return
-        known = np.asarray(mask)
-        _check_events(address, row, known)
-    if is_traced(value):
-        return
-    array = np.asarray(value)
-    bad = np.isnan(array) & known if array.dtype.kind == "f" else np.zeros(array.shape, bool)
-    if bad.any():
-        raise ValueError(
-            f"the data of site '{address}' hold NaN, first at index {first(bad)} ({int(bad.sum())} of {bad.size}). If these "
-            "are missing values, pass numpy.ma.masked_invalid(data): the missing entries then become latent."
-        )
-    if row.support is None:
-        return
-    inside = np.asarray(row.support(jnp.asarray(array)))
-    known = known.reshape(known.shape[: inside.ndim] + (-1,)).all(-1) if known.ndim > inside.ndim else known
-    outside = ~np.broadcast_to(inside, known.shape) & known
-    if outside.any():
-        index = first(outside)
-        raise ValueError(
-            f"the data of site '{address}' lie outside the support of {row.family} ({row.support_name}), first at index "
-            f"{index}: {array[index] if index != () else array}. Check the data, or choose a distribution with that support."
-        )
-
-
-def _check_events(address: str, row: SiteInfo, known: np.ndarray) -> None:
-    flat = known.reshape(known.shape[: known.ndim - row.event_dim] + (-1,))
-    if (flat.any(-1) != flat.all(-1)).any():
-        raise ValueError(
-            f"the data of site '{address}' are missing part of an event: the last {row.event_dim} axes of {row.family} are "
-            "one value. Give all of an event, or none of it."
-        )
-
-
-def first(bad: np.ndarray) -> Any:
-    """Index of the first true entry: an int for vectors, else a tuple."""
-    index = tuple(int(i) for i in np.argwhere(bad)[0])
-    return index[0] if len(index) == 1 else index
 
 
 def calls(table: Table, functions: Mapping[str, Callable]) -> Choices:

@@ -31,6 +31,13 @@ def is_distribution(x: object) -> bool:
     return isinstance(x, Distribution)
 
 
+def is_masked(d: Any) -> bool:
+    """Whether a mask takes entries of `d` out of its density."""
+    while isinstance(d, dist.Independent | dist.ExpandedDistribution):
+        d = d.base_dist
+    return isinstance(d, dist.MaskedDistribution)
+
+
 def draw(d: Any, key: Array) -> Array:
     """One value, of shape `d.shape()`."""
     return d.sample(key)

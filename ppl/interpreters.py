@@ -19,7 +19,8 @@ from . import distributions
 from ._keys import fold_name
 from .choices import remove
 from .interpreter import Inputs, Interpreter
-from .site import Site
+from .site import Site, describe_distribution
+from .values import possible
 
 
 class Inspect(Interpreter):
@@ -28,6 +29,12 @@ class Inspect(Interpreter):
     def latent(self, site: Site) -> Array:
         d = site.distribution
         return jnp.zeros(d.shape(), distributions.value_dtype(d))
+
+    def _written(self, name: str, d: Any, obs: Any) -> tuple[Any, Any]:
+        data, d = super()._written(name, d, obs)
+        if not distributions.is_masked(d):  # a mask may hide entries that are no data
+            possible(self.prefix + name, describe_distribution(d), obs)
+        return data, d
 
 
 class Simulate(Interpreter):

@@ -14,13 +14,14 @@ import numpy as np
 from jax import Array
 
 from ._errors import quote
-from .checks import first, paths
+from .checks import paths
 from .choices import Choices, Partial, merge, nest, walk
 from .distributions import dist
 from .interpreter import Interpreter
 from .interpreters import Audit, Constrain, Free, Unconstrained
 from .primitives import factor, sample
 from .program import Program
+from .values import first
 
 
 class Slot(NamedTuple):
