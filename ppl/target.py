@@ -15,8 +15,8 @@ from jax import Array
 
 from ._errors import quote
 from .checks import paths
-from .choices import Choices, Partial, merge, nest, walk
-from .distributions import dist
+from .choices import Choices, Partial, merge, walk
+from .distributions import dist, is_traced
 from .interpreter import Interpreter
 from .interpreters import Audit, Constrain, Free, Unconstrained
 from .primitives import factor, sample
@@ -65,7 +65,7 @@ class Target(eqx.Module):
         slots, start = [], 0
         for path, row in latent:
             value = data.get(".".join(path))
-            missing = _missing(value, row) if isinstance(value, Partial) else None
+            missing = _missing(".".join(path), value, row) if isinstance(value, Partial) else None
             size = len(missing) if missing is not None else math.prod(row.unconstrained)
             slots.append(Slot(path, start, size, row.unconstrained, missing))
             start += size
@@ -93,14 +93,21 @@ class Target(eqx.Module):
             if address not in shapes:
                 raise ValueError(f"supports name '{address}', which the example does not have. It has {quote(shapes)}.")
 
+        def choose(tree: Mapping[str, Any], prefix: str = "") -> Choices:
+            out: Choices = {}
+            for name, value in tree.items():
+                address = f"{prefix}{name}"
+                if isinstance(value, Mapping):
+                    out[name] = sample(name, Program(choose, (value, f"{address}.")))
+                    continue
+                shape, support = shapes[address], known.get(address, dist.constraints.real)
+                batch = len(shape) - support.event_dim
+                out[name] = sample(name, dist.ImproperUniform(support, shape[:batch], shape[batch:]))
+            return out
+
         def log_density() -> None:
-            choices = {}
-            for address, shape in shapes.items():
-                support = known.get(address, dist.constraints.real)
-                event = shape[len(shape) - support.event_dim :]
-                batch = shape[: len(shape) - support.event_dim]
-                choices[address] = sample(address, dist.ImproperUniform(support, batch, event))
-            factor("log_density", fn(choices["x"] if single else nest(choices)))
+            choices = choose({"x": example} if single else example)
+            factor("log_density", fn(choices["x"] if single else choices))
 
         return Target(Program(log_density))
 
@@ -218,8 +225,13 @@ def _refuse(latent: list) -> None:
             )
 
 
-def _missing(value: Partial, row: Any) -> tuple[int, ...]:
+def _missing(address: str, value: Partial, row: Any) -> tuple[int, ...]:
     """Flat indices, in unconstrained space, of the missing entries."""
+    if is_traced(value.known):
+        raise ValueError(
+            f"which entries of site '{address}' are missing is not known inside a JAX transformation, so the dimension of the "
+            "target is not either. Make the Target outside, and pass it as an argument."
+        )
     known = np.asarray(value.known)
     batch = known.shape[: known.ndim - row.event_dim]
     missing = ~known.reshape(*batch, -1).all(-1) if row.event_dim else ~known
