@@ -17,7 +17,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.mermaid",
 ]
-exclude_patterns = ["_build", "demo", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "demo", "**/data", "**/.ipynb_checkpoints"]
 
 # Tutorials are Markdown notebooks, executed at every build. They ask EVIDENTIA_DOCS_FAST themselves for their sizes.
 nb_execution_mode = "force"
