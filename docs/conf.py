@@ -55,28 +55,33 @@ html_theme_options = {
     "sidebar_hide_name": False,
 }
 
-# One host device per core, so that tutorials run their chains side by side.
+# For the kernels that execute the tutorials.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # a notebook's progress bar, which nobody sees
 
 
-def _fences(app, what, name, obj, options, lines):
-    """Docstrings mark code with Markdown fences; Sphinx reads its own directive."""
-    out, inside = [], None
-    for line in lines:
+def _code(app, what, name, obj, options, lines):
+    """Docstrings mark code as Markdown does, with fences or by four spaces after a blank line; Sphinx wants directives."""
+    if what == "module":  # its lines are not indented, so Sphinx's dedent would take the code's own indentation
+        lines[:] = (obj.__doc__ or "").splitlines()
+    out, fence, before = [], None, ""  # before: the last line with words on it
+    for i, line in enumerate(lines):
         stripped = line.strip()
+        indent = line[: len(line) - len(line.lstrip())]
         if stripped.startswith("```"):
-            indent = line[: len(line) - len(line.lstrip())]
-            if inside is None:
-                inside = indent
-                out += ["", f"{indent}.. code-block:: {stripped[3:] or 'text'}", ""]
-            else:
-                inside = None
-                out.append("")
+            fence = indent if fence is None else None
+            out += [f"{indent}.. code-block:: {stripped[3:] or 'text'}", ""] if fence is not None else [""]
+        elif fence is not None:
+            out.append(f"    {line}".rstrip())
         else:
-            out.append(line if inside is None else f"    {line}".rstrip())
+            begins = indent.startswith("    ") and not lines[i - 1].strip()
+            if begins and before and not before.startswith((" ", "- ", "* ")) and not before.endswith(":"):
+                out += [".. code-block:: python", ""]
+            out.append(line)
+        before = line if stripped else before
     lines[:] = out
 
 
 def setup(app):
     """Called by Sphinx."""
-    app.connect("autodoc-process-docstring", _fences, priority=400)  # before napoleon reads the sections
+    app.connect("autodoc-process-docstring", _code, priority=400)  # before napoleon reads the sections
