@@ -96,6 +96,7 @@ class _Bridge(Messenger):
         self.initialising = False
 
     def process_message(self, msg: Any) -> None:
+        initialising, self.initialising = self.initialising, False
         match msg["type"]:
             case "sample":
                 self.sampled.append(msg["name"])
@@ -106,17 +107,17 @@ class _Bridge(Messenger):
                 size, subsample = msg["args"]
                 raise ValueError(
                     f"plate '{msg['name']}' subsamples {subsample} of {size}. A program has one density, not a random "
-                    f"estimate of it: leave subsample_size out."
+                    "estimate of it: leave subsample_size out."
                 )
             case "control_flow":
                 msg["value"] = self._control_flow(msg)
-            case "param" if msg["name"].endswith("$params") and msg["value"] is None:
-                initial = bool(msg["args"]) and msg["args"][0] is None
-                self.initialising = initial
-                if not initial:
+            case "param" if msg["value"] is None:
+                # a first call without a value asks whether there is one; a network is then initialised with a key
+                self.initialising = not msg["args"] or msg["args"][0] is None
+                if msg["name"].endswith("$params") and (not msg["args"] or msg["args"][0] is not None):
                     self.networks.append(msg["name"].removesuffix("$params"))
-            case "prng_key" if self.initialising and msg["kwargs"]["rng_key"] is None:
-                msg["value"] = jax.random.key(0)  # only shapes matter: these weights are sampled, or refused
+            case "prng_key" if msg["kwargs"]["rng_key"] is None:
+                msg["value"] = _some_key(initialising)
 
     def refuse_untrained(self) -> None:
         """Networks of numpyro.contrib.module without a prior would silently keep their initial weights."""
@@ -160,6 +161,16 @@ class _Bridge(Messenger):
 
         (_, carry), ys = scan(step, (jnp.asarray(0), init), xs, length, reverse=reverse)
         return (steps, None, carry), (nothing, ys)
+
+
+def _some_key(initialising: bool) -> Array:
+    """A key for initial values, which are constants of the program; nothing else may be random beside its sites."""
+    if initialising or any(isinstance(h, handlers.uncondition) for h in _PYRO_STACK):
+        return jax.random.key(0)
+    raise ValueError(
+        "the NumPyro model draws random numbers beside its sites (numpyro.prng_key, or a site under handlers.block), and a "
+        "density has no key for them. To fix them once and for all pass numpyro.handlers.seed(model, rng_seed=0)."
+    )
 
 
 def _sample(msg: Any) -> Any:
