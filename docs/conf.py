@@ -1,7 +1,9 @@
 """Sphinx configuration. ``make docs`` builds with warnings as errors and executes every tutorial."""
 
+import ast
 import importlib.metadata
 import os
+from pathlib import Path
 
 project = "Evidentia"
 author = "The Evidentia developers"
@@ -62,8 +64,8 @@ os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # a noteb
 
 def _code(app, what, name, obj, options, lines):
     """Docstrings mark code as Markdown does, with fences or by four spaces after a blank line; Sphinx wants directives."""
-    if what == "module":  # its lines are not indented, so Sphinx's dedent would take the code's own indentation
-        lines[:] = (obj.__doc__ or "").splitlines()
+    if what == "module":  # read as written: Sphinx has taken the code's indentation for the docstring's own
+        lines[:] = (ast.get_docstring(ast.parse(Path(obj.__file__).read_text()), clean=False) or "").splitlines()
     out, fence, before = [], None, ""  # before: the last line with words on it
     for i, line in enumerate(lines):
         stripped = line.strip()
