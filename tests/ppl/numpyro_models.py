@@ -288,6 +288,7 @@ class Case(NamedTuple):
     args: tuple = ()
     kwargs: dict = {}
     values: dict | None = None  # for discrete sites
+    fixed: tuple[str, ...] = ()  # what a substitute handler fixes
 
 
 CASES = [
@@ -296,7 +297,7 @@ CASES = [
     Case("non-centred", handlers.reparam(eight_schools, config=NON_CENTRED), (SIGMA8,), {"y": Y8}),
     Case("partly centred", handlers.reparam(eight_schools, config=PARTLY_CENTRED), (SIGMA8,), {"y": Y8}),
     Case("conditioned", handlers.condition(eight_schools, data={"y": Y8, "mu": 1.0}), (SIGMA8,)),
-    Case("substituted", handlers.substitute(eight_schools, data={"mu": jnp.array(1.0)}), (SIGMA8, Y8)),
+    Case("substituted", handlers.substitute(eight_schools, data={"mu": jnp.array(1.0)}), (SIGMA8, Y8), fixed=("mu",)),
     Case("intervened", handlers.do(eight_schools, data={"tau": 2.0}), (SIGMA8, Y8)),
     Case("seeded", handlers.seed(eight_schools, rng_seed=0), (SIGMA8, Y8)),
     Case("lifted", handlers.lift(with_parameters, prior={"shift": dist.Normal(0.0, 1.0)}), (Y,)),

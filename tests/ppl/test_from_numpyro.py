@@ -21,6 +21,7 @@ import ppl
 from ppl.interpreters import Simulate
 from tests.ppl.numpyro_models import CASES, NON_CENTRED, SERIES, SIGMA8, Y8, Case, X, eight_schools, random_walk
 
+UNDRAWABLE = ("improper", "angles, three reparameterisations")  # improper priors
 QUICK = {"xla_backend_optimization_level": 0}  # each program runs once, so compiling is all the cost
 
 
@@ -42,6 +43,18 @@ def test_log_density_is_numpyros(case, precision):
     assert found.dtype == expected.dtype == precision
     np.testing.assert_allclose(found, expected, rtol=1e-5 if precision == "float32" else 1e-10)
     assert _PYRO_STACK == []
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.name not in UNDRAWABLE], ids=lambda c: c.name)
+def test_latent_sites_are_numpyros(case):
+    def draw():
+        trace = handlers.trace(handlers.seed(case.model, rng_seed=0)).get_trace(*case.args, **case.kwargs)
+        sites = {n: s for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
+        return {name: site["value"] for name, site in sites.items() if name not in case.fixed}
+
+    expected = {name: (x.shape, x.dtype) for name, x in jax.eval_shape(draw).items()}
+    rows = ppl.from_numpyro(case.model)(*case.args, **case.kwargs).sites()
+    assert {name: (r.shape, r.dtype) for name, r in rows.items() if r.kind == "latent"} == expected
 
 
 KEY = jax.random.key(4)
