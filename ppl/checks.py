@@ -18,7 +18,7 @@ from .site import SiteInfo, Table
 from .values import possible
 
 _WHY_NOT = {
-    "observed": "it already has data; use program.without({0!r}) first",
+    "observed": "it already has data; take them away first, with program.without({0!r}) or in the model if obs= gave them",
     "deterministic": "it is deterministic, computed from other sites; to set it use program.intervene({{{0!r}: value}})",
     "factor": "it is a factor, which has no value",
     "call": "it is a call; to replace its function use program.intervene({{{0!r}: function}})",
@@ -60,8 +60,9 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
                 )
             raise ValueError(f"{what} name a site '{address}', but the program has none of that name.{nearest(address, rows)}")
         path, row = rows[address]
-        if row.kind not in kinds:
-            raise ValueError(f"site '{address}' cannot be given by {what}: {_WHY_NOT[row.kind].format(address)}.")
+        kind = "observed" if row.partial and what == "the data" else row.kind
+        if kind not in kinds:
+            raise ValueError(f"site '{address}' cannot be given by {what}: {_WHY_NOT[kind].format(address)}.")
         try:
             value = as_data(value)
         except ValueError as e:
@@ -121,13 +122,6 @@ def data(table: Table, values: Mapping[str, Any]) -> Choices:
     for address, value in walk(placed):
         possible(address, rows[address], value)
     return placed
-
-
-def only_once(before: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Raise if a site is given data that has some, also when part of what it has is missing (such a site counts as latent)."""
-    for address in new:
-        if address in before:
-            raise ValueError(f"site '{address}' cannot be given by the data: {_WHY_NOT['observed'].format(address)}.")
 
 
 def calls(table: Table, functions: Mapping[str, Callable]) -> Choices:

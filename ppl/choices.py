@@ -5,7 +5,9 @@ entries are missing, and become latent.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +19,31 @@ Choices = dict[str, Any]
 EMPTY: Choices = {}  # a default that nobody writes to
 
 
-class Partial(NamedTuple):
-    """Data with missing entries: `value` where `known` is true. Both have the shape of the site."""
+@partial(jax.tree_util.register_dataclass, data_fields=["value", "known"], meta_fields=[])
+@dataclass(frozen=True)
+class Partial:
+    """Data with missing entries: `value` where `known` is true. Both have the shape of the site.
 
-    value: Array
-    known: Array
+    What a masked array becomes on its way into a program: a pytree, so it goes through jit, vmap and scan, and can be
+    indexed. It is data for a site, not an array to compute with.
+    """
+
+    value: Any
+    known: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return jnp.shape(self.known)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> "Partial":
+        return Partial(self.value[index], self.known[index])
 
 
 def as_data(value: Any) -> Any:
@@ -40,6 +62,11 @@ def as_data(value: Any) -> Any:
     if array.dtype.kind not in "biuf":
         raise ValueError(f"it has dtype {array.dtype}, but numbers were expected")
     return jnp.asarray(array)
+
+
+def holes(x: Any) -> Any:
+    """A masked array as a Partial, anything else as it is: JAX refuses masked arrays as arguments."""
+    return as_data(x) if isinstance(x, np.ma.MaskedArray) else x
 
 
 def walk(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

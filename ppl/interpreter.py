@@ -150,7 +150,8 @@ class Interpreter:
 
     def _partial(self, site: Site, info: Any, data: Partial) -> Array:
         """Known entries are data, missing ones latent; the choice holds the whole array, so shapes stay static."""
-        self.row(site.name, info)
+        self.row(site.name, replace(info, partial=True))
+        self.put("known", site.name, data.known)
         events = tuple(range(len(site.distribution.batch_shape), data.known.ndim))
         known = jnp.all(data.known, axis=events)
         value = self.latent(site._replace(missing=~known))

@@ -37,6 +37,12 @@ class Inspect(Interpreter):
         return data, d
 
 
+class Holes(Inspect):
+    """Inspect, keeping which entries of partly observed sites are known: they set the dimension of a target."""
+
+    keeps = ("known",)
+
+
 class Simulate(Interpreter):
     """Draw every latent site from its distribution, with a key folded by the site's name."""
 

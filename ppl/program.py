@@ -18,7 +18,7 @@ from jax import Array
 from . import checks
 from ._errors import nearest
 from ._keys import check_key
-from .choices import EMPTY, Choices, flatten, merge, remove
+from .choices import EMPTY, Choices, flatten, holes, merge, remove
 from .interpreter import NO_RULES, Inputs, Interpreter, Rules, activate
 from .interpreters import Assess, Generate, Inspect, Replay, Simulate
 from .site import SiteInfo, Table, format_table
@@ -34,6 +34,7 @@ class Model:
         self.__name__ = getattr(fn, "__name__", type(fn).__name__)
 
     def __call__(self, *args: Any, **kwargs: Any) -> "Program":
+        args, kwargs = jax.tree.map(holes, (args, kwargs))
         return Program(self.fn, args, kwargs)
 
     def __repr__(self) -> str:
@@ -132,7 +133,6 @@ class Program:
             ValueError: for unknown sites, wrong shapes or types, NaN, or values outside a site's support.
         """
         placed = checks.data(self.table(), data)
-        checks.only_once(self.data, flatten(placed))
         return self._with(data=merge(self._data, placed))
 
     def without(self, *addresses: str) -> "Program":

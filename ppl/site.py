@@ -33,6 +33,7 @@ class SiteInfo:
         event_dim: how many trailing axes are one event of the distribution.
         unconstrained: shape of the value in unconstrained space (a simplex has one entry fewer).
         plates: the combinators around the site, outermost first, as `vmap[8]`.
+        partial: true for a latent site some of whose entries may be data.
         conditional: true when only some branch of a `cond` or `switch` visits the site.
     """
 
@@ -47,6 +48,7 @@ class SiteInfo:
     unconstrained: tuple[int, ...] = ()
     plates: tuple[str, ...] = ()
     conditional: bool = False
+    partial: bool = False
 
     def within(self, label: str, length: int | None) -> "SiteInfo":
         """The same site seen from outside a combinator that repeats it `length` times (None: does not repeat)."""
@@ -113,7 +115,7 @@ def format_table(rows: Mapping[str, SiteInfo]) -> str:
     cells = [
         (
             name,
-            row.kind + ("?" if row.conditional else ""),
+            row.kind + (" in part" if row.partial else "") + ("?" if row.conditional else ""),
             row.family or "-",
             str(row.shape) if row.shape else "()",
             row.support_name,

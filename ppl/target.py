@@ -15,10 +15,10 @@ from jax import Array
 
 from ._errors import quote
 from .checks import paths
-from .choices import Choices, Partial, merge, walk
+from .choices import Choices, merge, walk
 from .distributions import dist, is_traced
 from .interpreter import Interpreter
-from .interpreters import Audit, Constrain, Free, Unconstrained
+from .interpreters import Audit, Constrain, Free, Holes, Unconstrained
 from .primitives import factor, sample
 from .program import Program
 from .values import first
@@ -61,11 +61,10 @@ class Target(eqx.Module):
     def __init__(self, program: Program) -> None:
         latent = [(path, row) for path, row in paths(program.table()) if row.kind == "latent"]
         _refuse(latent)
-        data = dict(walk(program._data))
+        known = _known(program) if any(row.partial for _, row in latent) else {}
         slots, start = [], 0
         for path, row in latent:
-            value = data.get(".".join(path))
-            missing = _missing(".".join(path), value, row) if isinstance(value, Partial) else None
+            missing = _missing(np.asarray(known[".".join(path)]), row) if row.partial else None
             size = len(missing) if missing is not None else math.prod(row.unconstrained)
             slots.append(Slot(path, start, size, row.unconstrained, missing))
             start += size
@@ -225,14 +224,20 @@ def _refuse(latent: list) -> None:
             )
 
 
-def _missing(address: str, value: Partial, row: Any) -> tuple[int, ...]:
+def _known(program: Program) -> dict[str, Array]:
+    """Which entries of each partly observed site are data, by address. They set the dimension, so they must be known now."""
+    known = dict(walk(jax.jit(lambda p: p.interpret(Holes)[0].record.trees["known"])(program)))
+    for address, mask in known.items():
+        if is_traced(mask):
+            raise ValueError(
+                f"which entries of site '{address}' are missing is not known inside a JAX transformation, so the dimension of "
+                "the target is not either. Make the Target outside, and pass it as an argument."
+            )
+    return known
+
+
+def _missing(known: np.ndarray, row: Any) -> tuple[int, ...]:
     """Flat indices, in unconstrained space, of the missing entries."""
-    if is_traced(value.known):
-        raise ValueError(
-            f"which entries of site '{address}' are missing is not known inside a JAX transformation, so the dimension of the "
-            "target is not either. Make the Target outside, and pass it as an argument."
-        )
-    known = np.asarray(value.known)
     batch = known.shape[: known.ndim - row.event_dim]
     missing = ~known.reshape(*batch, -1).all(-1) if row.event_dim else ~known
     full = np.broadcast_to(missing.reshape(batch + (1,) * (len(row.unconstrained) - len(batch))), row.unconstrained)

@@ -26,7 +26,7 @@ def possible(address: str, row: SiteInfo, value: Any) -> None:
     if isinstance(value, np.ma.MaskedArray):
         value = Partial(value.filled(0), ~np.ma.getmaskarray(value))  # pyright: ignore
     if isinstance(value, Partial):
-        value, mask = value
+        value, mask = value.value, value.known
         if is_traced(mask):
             return
         known = np.asarray(mask)
