@@ -21,6 +21,7 @@ from .graph import parents
 from .predictive import predict
 from .primitives import call, deterministic, factor, observe, sample
 from .program import Model, Program, model
+from .random_module import random_module
 from .reparam import NonCentered
 from .target import Target, as_target
 from .trace import Trace
@@ -44,6 +45,7 @@ __all__ = [
     "observe",
     "parents",
     "predict",
+    "random_module",
     "remat",
     "sample",
     "scan",

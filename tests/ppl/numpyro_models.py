@@ -255,9 +255,9 @@ def angles():
 
 def scoped(y):
     with handlers.scope(prefix="a"):
-        eight_schools(SIGMA8, y)
+        eight_schools(SIGMA8.copy(), y)
     with handlers.scope(prefix="b", divider="."):
-        eight_schools(SIGMA8, y)
+        eight_schools(SIGMA8.copy(), y)
 
 
 def bayesian_network(x, y):
@@ -296,7 +296,7 @@ CASES = [
     Case("eight schools, latent y", eight_schools, (SIGMA8,)),
     Case("non-centred", handlers.reparam(eight_schools, config=NON_CENTRED), (SIGMA8,), {"y": Y8}),
     Case("partly centred", handlers.reparam(eight_schools, config=PARTLY_CENTRED), (SIGMA8,), {"y": Y8}),
-    Case("conditioned", handlers.condition(eight_schools, data={"y": Y8, "mu": 1.0}), (SIGMA8,)),
+    Case("conditioned", handlers.condition(eight_schools, data={"y": jnp.asarray(Y8), "mu": 1.0}), (SIGMA8,)),
     Case("substituted", handlers.substitute(eight_schools, data={"mu": jnp.array(1.0)}), (SIGMA8, Y8), fixed=("mu",)),
     Case("intervened", handlers.do(eight_schools, data={"tau": 2.0}), (SIGMA8, Y8)),
     Case("seeded", handlers.seed(eight_schools, rng_seed=0), (SIGMA8, Y8)),
