@@ -9,8 +9,6 @@ import zlib
 import jax
 from jax import Array
 
-from ._errors import quote
-
 
 def fold_name(key: Array, name: str) -> Array:
     """The key of the site called `name`. Stable across processes (crc32, unlike Python's salted `hash`)."""
@@ -29,7 +27,7 @@ def check_key(key: object, who: str) -> Array:
     if key.shape != ():
         raise ValueError(
             f"{who} needs one random key, but got an array of keys of shape {key.shape}. "
-            f"Map over it with jax.vmap, or pass {quote(['key[0]'])}."
+            "Map over it with jax.vmap, or pass one of them."
         )
     return key
 

@@ -18,7 +18,8 @@ from .site import SiteInfo, Table
 from .values import possible
 
 _WHY_NOT = {
-    "observed": "it already has data; take them away first, with program.without({0!r}) or in the model if obs= gave them",
+    "observed": "it already has data. Leave it out, or take its data away with program.without({0!r}) (if obs= gave them, in "
+    "the model)",
     "deterministic": "it is deterministic, computed from other sites; to set it use program.intervene({{{0!r}: value}})",
     "factor": "it is a factor, which has no value",
     "call": "it is a call; to replace its function use program.intervene({{{0!r}: function}})",
@@ -58,7 +59,10 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
                 raise ValueError(
                     f"'{address}' in {what} is a nested program with sites {quote(inside)}; give a dict of its sites."
                 )
-            raise ValueError(f"{what} name a site '{address}', but the program has none of that name.{nearest(address, rows)}")
+            choice = [known for known, (_, row) in rows.items() if row.kind in kinds]
+            raise ValueError(
+                f"{what} name a site '{address}', but the program has none of that name.{nearest(address, choice)}"
+            )
         path, row = rows[address]
         kind = "observed" if row.partial and what == "the data" else row.kind
         if kind not in kinds:
@@ -70,7 +74,10 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
         shape = jnp.shape(value.value if isinstance(value, Partial) else value)
         if shape != row.shape:
             plates = f" (in {' '.join(row.plates)})" if row.plates else ""
-            raise ValueError(f"site '{address}' has shape {row.shape}{plates}, but {what} have shape {shape} for it.")
+            raise ValueError(
+                f"site '{address}' has shape {row.shape}{plates}, but {what} have shape {shape} for it. "
+                "Give one value for each entry, axes of enclosing plates first, or change the model's arguments."
+            )
         _put(out, path, value if isinstance(value, Partial) else _convert(value, row.dtype))
     return out
 
@@ -131,7 +138,7 @@ def calls(table: Table, functions: Mapping[str, Callable]) -> Choices:
     for address, fn in functions.items():
         if address not in known:
             raise ValueError(
-                f"the intervention gives a function for '{address}', but no ppl.call has that name.{nearest(address, known)}"
+                f"the interventions give a function for '{address}', but no ppl.call has that name.{nearest(address, known)}"
             )
         _put(out, known[address], fn)
     return out

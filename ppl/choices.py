@@ -57,7 +57,10 @@ def as_data(value: Any) -> Any:
         return Partial(as_data(value.filled(0)), jnp.asarray(~np.ma.getmaskarray(value)))
     if isinstance(value, jax.Array):
         return value
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        raise ValueError("its rows differ in length, but an array was expected") from None
     if array.dtype.kind not in "biuf":
         raise ValueError(f"it has dtype {array.dtype}, but numbers were expected")
     return jnp.asarray(array)

@@ -6,6 +6,7 @@ each treats one *site*: batch and event axes together are the shape of one value
 
 import copy
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -88,7 +89,7 @@ def family(d: Any) -> str:
     """The name a person would call `d`, without the wrappers for shape: `Normal`, `HalfCauchy`."""
     while isinstance(d, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
         d = d.base_dist
-    return type(d).__name__
+    return type(d).__name__.removesuffix("Probs").removesuffix("Logits")
 
 
 def support_name(support: Any) -> str:
@@ -97,8 +98,9 @@ def support_name(support: Any) -> str:
         return "unknown"
     while type(support).__name__ in ("_IndependentConstraint", "independent"):
         support = support.base_constraint
-    name = type(support).__name__.strip("_").lower()
-    return {"greaterthan": "positive" if _is_zero(getattr(support, "lower_bound", None)) else "greater than"}.get(name, name)
+    if type(support).__name__.strip("_") == "GreaterThan" and _is_zero(getattr(support, "lower_bound", None)):
+        return "positive"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(support).__name__.strip("_")).lower()
 
 
 def same_support(a: Constraint | None, b: Constraint | None) -> bool:

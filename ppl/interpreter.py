@@ -183,7 +183,8 @@ class Interpreter:
             if not fits:
                 raise ValueError(
                     f"the data of site '{self.prefix}{name}' have shape {shape}, but its distribution "
-                    f"{distributions.family(d)} has shape {d.shape()}."
+                    f"{distributions.family(d)} has shape {d.shape()}. They must agree, or the distribution be "
+                    "repeated over the data."
                 )
             d = distributions.expand(d, batch)
         return value, d

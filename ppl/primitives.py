@@ -37,6 +37,11 @@ def sample(name: str, generative: Any, *, obs: Any = None) -> Any:
     Example:
         `theta = ppl.sample("theta", dist.Normal(0.0, 1.0))`
     """
+    if not isinstance(name, str):
+        raise ValueError(
+            "ppl.sample takes a name and then a distribution, as in sample('x', dist.Normal(0.0, 1.0)), but the name it got "
+            f"is of type {type(name).__name__}."
+        )
     interpreter = _interpreter("sample", name)
     if isinstance(generative, Program):
         if obs is not None:

@@ -155,11 +155,11 @@ class Program:
         Example:
             `program.intervene({"dose": 1.0})`, `program.intervene({"voltage": emulator})`
         """
-        checks.a_dict(values, "the intervention")
+        checks.a_dict(values, "the interventions")
         flat = flatten(values)
         calls = checks.calls(self.table(), {name: value for name, value in flat.items() if callable(value)})
         fixed = {name: value for name, value in flat.items() if not callable(value)}
-        placed = checks.place(self.table(), fixed, "the intervention", {"latent", "observed", "deterministic", "intervened"})
+        placed = checks.place(self.table(), fixed, "the interventions", {"latent", "observed", "deterministic", "intervened"})
         return self._with(
             data=remove(self._data, set(flatten(placed))),
             do=merge(self.do, placed),

@@ -67,13 +67,13 @@ Table = dict[str, Any]  # name -> SiteInfo, or a Table for a program nested unde
 def describe(kind: str, value: Any, address: str) -> SiteInfo:
     """The row of a site without a distribution. Raises ValueError when the value is not one array of numbers."""
     leaves = jax.tree.leaves(value)
-    if len(leaves) != 1 or leaves[0] is not value:
+    if value is not None and (len(leaves) != 1 or leaves[0] is not value):
         raise ValueError(
             f"{kind} site '{address}' must be one array of numbers, but got {type(value).__name__}. Name each part by itself."
         )
     try:
         value = jnp.asarray(value)
-    except TypeError:
+    except (TypeError, ValueError):
         raise ValueError(f"{kind} site '{address}' must be an array of numbers, but got {value!r}.") from None
     return SiteInfo(kind, value.shape, value.dtype)
 

@@ -106,7 +106,12 @@ class Target(eqx.Module):
 
         def log_density() -> None:
             choices = choose({"x": example} if single else example)
-            factor("log_density", fn(choices["x"] if single else choices))
+            log_p = fn(choices["x"] if single else choices)
+            if jnp.shape(log_p) != ():
+                raise ValueError(
+                    f"the log density must be a scalar, but the function returned shape {jnp.shape(log_p)}. Sum it."
+                )
+            factor("log_density", log_p)
 
         return Target(Program(log_density))
 

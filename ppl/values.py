@@ -37,8 +37,8 @@ def possible(address: str, row: SiteInfo, value: Any) -> None:
     bad = np.isnan(array) & known if array.dtype.kind == "f" else np.zeros(array.shape, bool)
     if bad.any():
         raise ValueError(
-            f"the data of site '{address}' hold NaN, first at index {first(bad)} ({int(bad.sum())} of {bad.size}). If these "
-            "are missing values, pass numpy.ma.masked_invalid(data): the missing entries then become latent."
+            f"the data of site '{address}' hold NaN, {_where(bad)}. If these are "
+            "missing values, pass numpy.ma.masked_invalid(data): the missing entries then become latent."
         )
     if row.support is None:
         return
@@ -48,9 +48,10 @@ def possible(address: str, row: SiteInfo, value: Any) -> None:
     outside = ~np.broadcast_to(inside, known.shape) & known
     if outside.any():
         index = first(outside)
+        where = f", first at index {index}" if index != () else ""
         raise ValueError(
-            f"the data of site '{address}' lie outside the support of {row.family} ({row.support_name}), first at index "
-            f"{index}: {array[index] if index != () else array}. Check the data, or choose a distribution with that support."
+            f"the data of site '{address}' lie outside the support of {row.family} ({row.support_name})"
+            f"{where}: {array[index] if index != () else array}. Check the data, or choose a distribution with that support."
         )
 
 
@@ -58,9 +59,17 @@ def _check_events(address: str, row: SiteInfo, known: np.ndarray) -> None:
     flat = known.reshape(known.shape[: known.ndim - row.event_dim] + (-1,))
     if (flat.any(-1) != flat.all(-1)).any():
         raise ValueError(
-            f"the data of site '{address}' are missing part of an event: the last {row.event_dim} axes of {row.family} are "
-            "one value. Give all of an event, or none of it."
+            f"the data of site '{address}' are missing part of an event: the last {_axes(row.event_dim, row.family)} one "
+            "value. Give all of an event, or none of it."
         )
+
+
+def _where(bad: np.ndarray) -> str:
+    return f"first at index {first(bad)} ({int(bad.sum())} of {bad.size})" if bad.ndim else "its only value"
+
+
+def _axes(n: int, family: str) -> str:
+    return f"axis of {family} is" if n == 1 else f"{n} axes of {family} are"
 
 
 def first(bad: np.ndarray) -> Any:

@@ -52,7 +52,10 @@ def fori_loop(lower: int, upper: int, body_fun: Callable, init_val: Any) -> Any:
     if current() is None:
         return jax.lax.fori_loop(lower, upper, body_fun, init_val)
     if is_traced(lower) or is_traced(upper):
-        raise ValueError("ppl.fori_loop inside a model needs bounds that are Python integers, known before it runs.")
+        raise ValueError(
+            "ppl.fori_loop inside a model needs bounds that are Python integers, for they say how many choices there are. "
+            "Run to a fixed bound, and leave out the rest with ppl.cond or jnp.where."
+        )
     carry, _ = scan(lambda value, i: (body_fun(i, value), None), init_val, jnp.arange(int(lower), int(upper)))
     return carry
 
@@ -62,5 +65,7 @@ def _length(xs: Any, length: int | None) -> int:
         raise ValueError("ppl.scan walks along the leading axis of every array in `xs`, but one of them is a scalar.")
     sizes = {jnp.shape(x)[0] for x in jax.tree.leaves(xs)} | ({int(length)} if length is not None else set())
     if len(sizes) != 1:
-        raise ValueError(f"ppl.scan needs one length, from `length` or the leading axes of `xs`, but found {sorted(sizes)}.")
+        raise ValueError(
+            f"ppl.scan needs one length, from `length` or the leading axes of `xs`, but found {sorted(sizes) or 'none'}."
+        )
     return sizes.pop()

@@ -199,7 +199,7 @@ def minimal(target: ppl.Target, choices: dict[str, Any]) -> Any:
         row, value = rows[".".join(slot.path)], flat[".".join(slot.path)]
         if row.support_name == "simplex":
             value = value[..., :-1]
-        elif row.support_name == "corrcholesky":
+        elif row.support_name == "corr cholesky":
             i, j = np.tril_indices(value.shape[-1], -1)
             value = value[..., i, j]
         value = value.ravel()
