@@ -91,7 +91,7 @@ def _dotted(path: tuple) -> str:
 
 
 def _prior(name: str, path: str, leaf: Any, prior: Any) -> Any:
-    d = prior if distributions.is_distribution(prior) or not callable(prior) else prior(path, leaf)
+    d: Any = prior if distributions.is_distribution(prior) or not callable(prior) else prior(path, leaf)
     if d is None:
         return None
     if not distributions.is_distribution(d):
