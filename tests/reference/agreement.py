@@ -4,9 +4,10 @@ Mean. The variance of ours minus theirs is the mcse^2 of our chains plus their p
 
 Standard deviation. For n independent draws of kurtosis k the variance of the sample standard deviation s is about
 s^2 (k - 1) / (4 n): that of the sample variance is s^4 (k - 1) / n, and s = sqrt(variance) halves the relative error.
-Ours replaces n by the effective sample size of the squared deviations (arviz-stats; Vehtari et al. 2021). Theirs has
-n = (sd / mcse)^2 and the larger kurtosis of the two sets of draws: both are estimates, and too small a one is a false
-alarm.
+Our n is the effective number of squared deviations (Vehtari et al. 2021), which for NUTS is often a third of that of the
+draws themselves; arviz-stats before 1.0 takes the latter in `mcse(method="sd")`, so the formula is written out here.
+Theirs is n = (sd / mcse)^2. Both use the larger kurtosis of the two sets of draws, as an estimate that is too small
+gives a false alarm.
 """
 
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ def agreement(draws: np.ndarray, known: Published, in_logs: tuple[str, ...] = ()
             mean, sd = theirs.mean(), theirs.std(ddof=1)
             mcse = sd / np.sqrt(len(theirs))
         tails = max(kurtosis(y, axis=None, fisher=False) for y in (x, theirs) if y is not None)
-        error_of_mean = np.hypot(array_stats.mcse(x, method="mean"), mcse)
-        error_of_sd = np.hypot(array_stats.mcse(x, method="sd"), mcse * np.sqrt((tails - 1) / 4))
-        r_hat = array_stats.rhat(x)
-        rows.append(((x.mean() - mean) / error_of_mean, (x.std(ddof=1) - sd) / error_of_sd, r_hat))
+        error_of_mean = np.hypot(x.std() / np.sqrt(array_stats.ess(x, method="mean")), mcse)
+        halved = np.sqrt((tails - 1) / 4)
+        error_of_sd = halved * np.hypot(x.std() / np.sqrt(array_stats.ess(x, method="sd")), mcse)
+        z_mean, z_sd = (x.mean() - mean) / error_of_mean, (x.std(ddof=1) - sd) / error_of_sd
+        rows.append((z_mean, z_sd, array_stats.rhat(x)))
     return Agreement(known.names, *(np.array(column) for column in zip(*rows, strict=True)))
