@@ -1,5 +1,6 @@
 """Small numerical helpers that several algorithms share."""
 
+import jax
 import jax.numpy as jnp
 
 
@@ -16,3 +17,8 @@ def trailing_ones(n):
 def population_count(n):
     """How many ones the binary form of `n` holds."""
     return jnp.bitwise_count(n).astype(n.dtype)
+
+
+def select(use_new, new, old):
+    """The pytree `new` where the scalar `use_new` holds, else `old`."""
+    return jax.tree.map(lambda a, b: jnp.where(use_new, a, b), new, old)

@@ -30,7 +30,7 @@ from jax import lax
 from ..integrators import Phase, velocity_verlet
 from ..kernel import UNEVALUATED, Kernel
 from ..metrics import Metric
-from ..numerics import finite_or, population_count, trailing_ones
+from ..numerics import finite_or, population_count, select, trailing_ones
 
 DIVERGENCE = 1000.0  # largest energy error of a leapfrog step, in nats, as in Stan
 
@@ -239,8 +239,3 @@ def check_turning(marks, leaf: Phase, n):
     rows = jnp.arange(num_rows, dtype=n.dtype)
     closing = odd & (rows <= last) & (rows > last - trailing_ones(n))
     return marks, jnp.any(closing & ((here <= 0) | (there <= 0)))
-
-
-def select(use_new, new, old):
-    """The pytree `new` where the scalar `use_new` holds, else `old`."""
-    return jax.tree.map(lambda a, b: jnp.where(use_new, a, b), new, old)

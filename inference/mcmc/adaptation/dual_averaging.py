@@ -29,11 +29,12 @@ class DualAveragingState(NamedTuple):
 class DualAveraging(eqx.Module):
     """`target` in (0, 1): the acceptance statistic to reach; larger is safer and dearer.
 
-    `rate` (gamma), `delay` (t0) and `decay` (kappa) are the paper's.
+    `delay` (t0) and `decay` (kappa) are the paper's. `rate` (gamma) is 0.07, not 0.05: the iterates swing less, so the
+    acceptance at their average lies nearer the target.
     """
 
     target: float = 0.8
-    rate: float = 0.05
+    rate: float = 0.07
     delay: float = 10.0
     decay: float = 0.75
 

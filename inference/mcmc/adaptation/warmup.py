@@ -4,7 +4,8 @@ The wrapped kernel's settings travel in the state, so warm-up and sampling are o
 first `warmup` steps also update the settings, later ones do not.
 
 Schedule (after nutpie): the metric follows every draw, from overlapping windows of 10 draws during the first 30% of
-warm-up, of 80 draws afterwards; it is frozen for the last 15%, which only polish the step size.
+warm-up, of 80 draws afterwards; it is frozen for the last 15%, which only polish the step size. The search for the step
+size starts afresh at both borders: its averages would otherwise remember a geometry that is gone.
 
     inf.mcmc(program, inf.NUTS(), ...)                                   # adapted by itself
     inf.mcmc(program, inf.adapted(inf.NUTS(), target_acceptance=0.95), ...)
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...kernel import Kernel
-from ...metrics import Metric
+from ...numerics import select
 from .dual_averaging import DualAveraging, DualAveragingState
 from .fisher import FisherDiagonal
 
@@ -68,7 +69,7 @@ class Adapted(Kernel):
             inner,
             step_size,
             self.averaging.init(step_size),
-            self.estimator.init(position, jnp.zeros_like(position)),
+            self.estimator.init(position),
             jnp.int32(-1),  # the first step evaluates the position
         )
 
@@ -81,18 +82,18 @@ class Adapted(Kernel):
 
     def _learn(self, state: AdaptedState, info) -> AdaptedState:
         inner, count = state.inner, state.count
+        early = jnp.round(self.schedule.early * self.warmup).astype(jnp.int32)
         last = self.warmup - jnp.round(self.schedule.final * self.warmup).astype(jnp.int32)
-        window = jnp.where(count < self.schedule.early * self.warmup, self.schedule.early_window, self.schedule.window)
+        window = jnp.where(count < early, self.schedule.early_window, self.schedule.window)
         window = jnp.where(count + window > last, self.warmup + 1, window)  # too late to fill another window
 
         averaging = self.averaging.update(state.averaging, info.acceptance_rate)
         estimate = self.estimator.update(state.estimate, inner.position, inner.gradient, window)
-        estimate = choose(count <= last, estimate, state.estimate)
-        # The step that evaluated the first position: nothing to learn but the scale of the gradient.
-        begun = count > 0
-        first = self.estimator.init(inner.position, inner.gradient)
-        estimate = choose(begun, estimate, first)
-        averaging = choose(begun, averaging, state.averaging)
+        # Step 0 evaluated the first position: nothing to learn from it.
+        estimate = select((count > 0) & (count <= last), estimate, state.estimate)
+        averaging = select(count > 0, averaging, state.averaging)
+        afresh = self.averaging.init(self.averaging.average(averaging))
+        averaging = select((count == early) | (count == last), afresh, averaging)
         done = count == self.warmup
         step_size = jnp.where(done, self.averaging.average(averaging), self.averaging.step_size(averaging))
         return AdaptedState(inner, step_size, averaging, estimate, count)
@@ -113,7 +114,3 @@ def adapted(kernel: Kernel, *, target_acceptance: float = 0.8, estimator=None, s
         estimator=FisherDiagonal() if estimator is None else estimator,
         schedule=Schedule() if schedule is None else schedule,
     )
-
-
-def choose(use_new, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(use_new, a, b), new, old)
