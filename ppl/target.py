@@ -163,8 +163,10 @@ class Target(eqx.Module):
         """A sentence naming the sites whose density is not finite at `position`, with the first bad entry of each."""
         trees = jax.jit(lambda u: self._interpret(Audit, u).record.trees)(position)
         choices = {address: np.asarray(v) for address, v in walk(trees["choices"])}
+        densities = dict(walk(trees.get("densities", {})))
         found = []
-        for address, log_p in walk(trees.get("densities", {})):
+        for address in self.program.sites():  # in order of execution: the first at fault is often the cause of the others
+            log_p = densities.get(address, 0.0)
             bad = ~np.isfinite(np.asarray(log_p))
             if bad.any():
                 where = f" at index {first(bad)}" if bad.ndim else ""
