@@ -58,6 +58,6 @@ def accel_gp(d: Data):
 
 
 REFERENCES = {
-    "gp_pois_regr-gp_pois_regr": Reference(gp_pois_regr, constant=np.log(2.0)),
-    "mcycle_gp-accel_gp": Reference(accel_gp, constant=2 * np.log(2.0)),
+    "gp_pois_regr-gp_pois_regr": Reference(gp_pois_regr, constant=np.log(2.0), target_acceptance=0.95),
+    "mcycle_gp-accel_gp": Reference(accel_gp, constant=2 * np.log(2.0), target_acceptance=0.9),
 }

@@ -8,6 +8,7 @@ from scipy.stats import norm
 import ppl
 from ppl import dist, sample
 
+from .flat import flat_positive
 from .reference import Data, Reference
 
 
@@ -29,11 +30,10 @@ def lotka_volterra(times):
 
 
 @ppl.model
-def one_compartment(times, dose, volume):
+def one_compartment(times, dose, volume, enzyme):
     """A dose is absorbed at a constant rate, and eliminated by an enzyme that saturates; days, mg, litres."""
     absorption = sample("k_a", dist.HalfCauchy(1.0))
-    half_saturation = sample("K_m", dist.HalfCauchy(1.0))
-    fastest = sample("V_m", dist.HalfCauchy(1.0))
+    half_saturation, fastest = enzyme()
     sigma = sample("sigma", dist.HalfCauchy(1.0))
 
     def flow(t, c, args):
@@ -41,6 +41,20 @@ def one_compartment(times, dose, volume):
 
     concentration = ppl.call("concentration", solve, flow, 0.0, jnp.zeros_like(absorption), times)
     sample("C_hat", dist.LogNormal(jnp.log(concentration), sigma))
+
+
+def michaelis_menten():
+    """K_m and V_m, independent a priori."""
+    return sample("K_m", dist.HalfCauchy(1.0)), sample("V_m", dist.HalfCauchy(1.0))
+
+
+def michaelis_menten_by_rate():
+    """The same, in K_m and the rate at 10 mg/L: that is what the data determine, and V_m only if K_m is known."""
+    half_saturation = sample("K_m", dist.HalfCauchy(1.0))
+    span = half_saturation + 10.0
+    fastest = ppl.deterministic("V_m", sample("rate", flat_positive()) * span)
+    ppl.factor("V_m_prior", dist.HalfCauchy(1.0).log_prob(fastest) + jnp.log(span))
+    return half_saturation, fastest
 
 
 def solve(field, start, initial, times):
@@ -64,8 +78,12 @@ def hares_and_lynxes(d: Data):
     return lotka_volterra(d["ts"].astype(float)) | {"y_init": d["y_init"], "y": d["y"]}
 
 
-def one_comp_mm_elim_abs(d: Data):
-    return one_compartment(d["times"], d["D"], d["V"]) | {"C_hat": d["C_hat"]}
+def one_comp_mm_elim_abs(d: Data, enzyme=michaelis_menten):
+    return one_compartment(d["times"], d["D"], d["V"], enzyme) | {"C_hat": d["C_hat"]}
+
+
+def by_rate(program, d: Data):
+    return one_comp_mm_elim_abs(d, michaelis_menten_by_rate)
 
 
 # theta is truncated at zero, 2 and 1 standard deviations below its centre
@@ -74,6 +92,6 @@ TRUNCATION = -2 * norm.logcdf(2.0) - 2 * norm.logcdf(1.0)
 REFERENCES = {
     "hudson_lynx_hare-lotka_volterra": Reference(hares_and_lynxes, constant=TRUNCATION),
     "one_comp_mm_elim_abs-one_comp_mm_elim_abs": Reference(
-        one_comp_mm_elim_abs, constant=4 * np.log(2.0), in_logs=("K_m", "V_m")
+        one_comp_mm_elim_abs, constant=4 * np.log(2.0), better=by_rate, in_logs=("K_m", "V_m")
     ),
 }

@@ -20,10 +20,12 @@ from .models import REFERENCES, program, published, scalars
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REFERENCES)
 def test_moments_are_the_published_ones(x64, name):
+    reference, known = REFERENCES[name], published(name)
+    kernel = inf.adapted(inf.NUTS(), target_acceptance=reference.target_acceptance)
     key, begun = jax.random.key(zlib.crc32(name.encode())), time.monotonic()
-    posterior = inf.mcmc(program(name, better=True), inf.NUTS(), key=key, progress=False)
-    seconds, known = time.monotonic() - begun, published(name)
-    found = agreement(scalars(posterior.draws, known.names), known, REFERENCES[name].in_logs)
+    posterior = inf.mcmc(program(name, better=True), kernel, key=key, progress=False)
+    seconds = time.monotonic() - begun
+    found = agreement(scalars(posterior.draws, known.names), known, reference.in_logs)
     divergences, r_hat = int(posterior.stats["diverging"].sum()), found.r_hat.max()
     print(f"{name}: {seconds:.1f} s, worst z {found.worst_z():.2f}, R-hat {r_hat:.4f}, {divergences} divergences")
     assert found.worst_z() < 4 and r_hat < 1.01, f"{divergences} divergences\n{found}"
