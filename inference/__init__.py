@@ -1,9 +1,11 @@
 """Answer questions about programs: MCMC and one `Posterior` type.
 
+```python
 import inference as inf
 
 posterior = inf.mcmc(program | {"y": y}, inf.NUTS(), key=jax.random.key(0))
 print(posterior.summary())
+```
 """
 
 from .diagnostics import SamplingWarning

@@ -3,8 +3,10 @@
 Compiled programs can be called from any thread, whatever that thread's JAX settings are; and a second call of an algorithm
 on a model of the same structure (other data of the same shapes, another key) compiles nothing.
 
-    program = compiled(fn, "name", *args)     # traces now, compiles on another thread
-    program(*args)                            # waits for the compiler if need be
+```python
+program = compiled(fn, "name", *args)     # traces now, compiles on another thread
+program(*args)                            # waits for the compiler if need be
+```
 """
 
 import threading

@@ -33,8 +33,10 @@ def summary(posterior, names, interval: float) -> Summary:
     flat = {name: np.asarray(posterior[name]) for name in names} or flatten(posterior.draws)
     tree = arviz_base.from_dict({"posterior": flat})
     table = arviz_stats.summary(tree, kind="all", ci_kind="eti", ci_prob=interval, round_to="none")
-    keep = [name for name in table.columns if not str(name).startswith("mcse")]
-    return Summary(table[keep], footer(posterior))
+    table = table[[name for name in table.columns if not str(name).startswith("mcse")]]
+    low, high = (1 - interval) / 2, (1 + interval) / 2
+    table.columns = ["mean", "sd", f"{100 * low:.3g}%", f"{100 * high:.3g}%", *table.columns[4:]]
+    return Summary(table, footer(posterior))
 
 
 def footer(posterior) -> str:

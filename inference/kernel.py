@@ -1,7 +1,9 @@
 """Kernel: a Markov transition that leaves a target invariant, as a settings object with two pure functions.
 
-    state       = kernel.init(key, target, position)      # state: a NamedTuple of arrays, with a field `position`
-    state, info = kernel.step(key, state, target)         # info: a NamedTuple of scalars, one value per statistic
+```python
+state       = kernel.init(key, target, position)      # state: a NamedTuple of arrays, with a field `position`
+state, info = kernel.step(key, state, target)         # info: a NamedTuple of scalars, one value per statistic
+```
 
 A kernel is an `equinox.Module`: what it may tune (step size, metric) are fields holding arrays, what shapes the program
 (the largest tree depth) is static. Kernels describe one chain; `vmap` makes many. Finished kernels are wrapped, never

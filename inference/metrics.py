@@ -3,9 +3,11 @@
 The inverse mass matrix should look like the posterior covariance. A metric offers three maps, so that a dense or a
 low-rank-plus-diagonal one can take the diagonal's place without a change in any kernel.
 
-    metric = Diagonal(variance)                 # (dim,): posterior variances
-    momentum = metric.sample_momentum(key)      # Normal(0, mass matrix)
-    metric.velocity(momentum)                   # inverse mass matrix times momentum
+```python
+metric = Diagonal(variance)                 # (dim,): posterior variances
+momentum = metric.sample_momentum(key)      # Normal(0, mass matrix)
+metric.velocity(momentum)                   # inverse mass matrix times momentum
+```
 """
 
 import abc

@@ -1,10 +1,12 @@
 """Posterior: what inference returns. Named draws, what the sampler measured, and where they came from.
 
+```python
 posterior["theta"]                       # (chain, draw, ...) array, by site name
 print(posterior.summary())               # mean, sd, 94% interval, effective sizes, R-hat
 posterior.to_datatree()                  # for ArviZ: plots, LOO, comparison
 posterior.predict(program, key=key)      # what the model says of new data
 posterior.save("run.npz"); Posterior.load("run.npz")
+```
 """
 
 import dataclasses

@@ -8,8 +8,10 @@ back to the host.
 Several lanes (chains that do not wait for each other) are driven by a pool of threads; the lane that is furthest behind
 goes first, so an interrupted run has lanes of nearly equal length.
 
-    outcome = run(advance, states, steps, workers=2, progress=bar, budget="60s")
-    outcome.states, outcome.records, outcome.reason
+```python
+outcome = run(advance, states, steps, workers=2, progress=bar, budget="60s")
+outcome.states, outcome.records, outcome.reason
+```
 """
 
 import re
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from .progress import Progress, Silent
@@ -87,7 +90,7 @@ def run(
                 stop.set()
                 return
             state, record = advance(lane, states[lane], np.int32(start + done[lane]), np.int32(num))
-            record = tree_map(lambda x: np.array(np.asarray(x)[:, :num]), record)
+            record = _first(num, record)
             with lock:
                 rates[lane] = num / max(time.monotonic() - tick, 1e-9)
                 states[lane] = state
@@ -126,7 +129,6 @@ def run(
     return Outcome(states, records, done, time.monotonic() - begun, reason)
 
 
-def tree_map(fn, tree):
-    import jax
-
-    return jax.tree.map(fn, tree)
+def _first(num: int, record):
+    """The first `num` steps of a chunk's record, as NumPy arrays of their own."""
+    return jax.tree.map(lambda x: np.array(np.asarray(x)[:, :num]), record)

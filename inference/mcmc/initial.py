@@ -1,7 +1,9 @@
 """Where chains begin.
 
+```python
 inf.mcmc(..., init=inf.Uniform(radius=2.0))      # the default: uniform on the unconstrained scale, as in Stan
 inf.mcmc(..., init=inf.At({"mu": 0.0, "tau": 1.0}, jitter=0.1))
+```
 """
 
 import abc

@@ -16,8 +16,10 @@ Three choices keep the loop over leapfrog steps small, because on a CPU a small 
   (Efraimidis and Spirakis, Inf. Proc. Lett. 97, 2006, "exponential jumps"). A subtree of n points of like weight
   replaces its candidate about log n times.
 
-    kernel = NUTS()                  # step size and metric are learned in warm-up
-    kernel = NUTS(max_depth=8)       # at most 2**8 - 1 gradients per draw
+```python
+kernel = NUTS()                  # step size and metric are learned in warm-up
+kernel = NUTS(max_depth=8)       # at most 2**8 - 1 gradients per draw
+```
 """
 
 from typing import NamedTuple
@@ -194,9 +196,7 @@ class NUTS(Kernel):
             lambda t: ~t.stop,
             double,
             Tree(
-                ends=Phase(
-                    jnp.stack([position, position]), jnp.stack([-momentum, momentum]), jnp.stack([gradient, gradient])
-                ),
+                ends=Phase(jnp.stack([position, position]), jnp.stack([-momentum, momentum]), jnp.stack([gradient, gradient])),
                 candidate=Candidate(position, log_density, gradient, energy_0),
                 log_weight=jnp.zeros((), dtype),
                 depth=jnp.int32(0),

@@ -1,7 +1,9 @@
 """`mcmc`: from a program (or a target) and a kernel to a `Posterior`.
 
+```python
 posterior = inf.mcmc(program | {"y": y}, inf.NUTS(), key=jax.random.key(0))
 print(posterior.summary())
+```
 """
 
 import time
@@ -21,7 +23,7 @@ from ..kernel import UNEVALUATED, Kernel
 from ..placement import Placement, default_placement
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
-from ..run import Outcome, run
+from ..run import Outcome, run, seconds
 from .adaptation.warmup import Adapted, adapted
 from .chain import buffer_length, chunk
 from .initial import Initial, Uniform
@@ -43,6 +45,7 @@ def mcmc(
     progress: bool | Progress = True,
     budget: float | str | None = None,
     keep_warmup: bool = False,
+    check: bool = True,
 ) -> Posterior:
     """Draw from the posterior of `program` with Markov chains.
 
@@ -55,6 +58,7 @@ def mcmc(
     - `progress`: True, False, or an object with begin, update and end (see `inference.progress`).
     - `budget`: seconds of sampling, or text such as "60s": stop then, and return what is done.
     - `keep_warmup`: keep the warm-up's draws too; its statistics are always kept.
+    - `check`: False looks at no diagnostics and warns of nothing.
 
     Ctrl-C stops the run and returns the draws made so far, with a warning.
 
@@ -64,6 +68,7 @@ def mcmc(
         SamplingWarning: when the run stopped early, or the draws should not be trusted.
     """
     _check(kernel, key, chains, draws, warmup)
+    limit = seconds(budget)
     began = time.monotonic()
     target = ppl.as_target(program)
     kernel = _ready(kernel, warmup)
@@ -82,9 +87,7 @@ def mcmc(
         return advance(kernel, target, state, keys[lane], start, num)
 
     states = [
-        _first(
-            target, lane, lambda k: begin(kernel, target, init, k), lambda s, i=i: step(i, s, _int(0), _int(1)), keys[i]
-        )
+        _first(target, lane, lambda k: begin(kernel, target, init, k), lambda s, i=i: step(i, s, _int(0), _int(1)), keys[i])
         for i, lane in enumerate(lanes)
     ]
     outcome = run(
@@ -95,7 +98,7 @@ def mcmc(
         most=length,
         workers=placement.workers(),
         progress=_progress(progress, chains),
-        budget=budget,
+        budget=limit,
     )
     positions, info = _join(outcome, warmup)
     posterior = Posterior(
@@ -104,9 +107,10 @@ def mcmc(
         warmup_stats={name: x[:, :warmup] for name, x in info.items()} if warmup else {},
         warmup_draws=_named(record, target, positions[:, :warmup], length) if keep_warmup and warmup else {},
         provenance=_provenance(key, kernel, placement, chains, draws, warmup, info, outcome, compile_seconds),
-        program=getattr(target, "program", None) if program is not target else None,
+        program=getattr(target, "program", None),
     )
-    _warn(posterior, outcome, draws)
+    if check:
+        _warn(posterior, outcome, draws)
     return posterior
 
 
@@ -132,9 +136,7 @@ def _check(kernel, key, chains, draws, warmup) -> None:
 
 def _open(kernel) -> bool:
     """Whether the kernel leaves settings to be learned."""
-    return isinstance(kernel, Adapted) or (
-        isinstance(kernel, NUTS) and (kernel.step_size is None or kernel.metric is None)
-    )
+    return isinstance(kernel, Adapted) or (isinstance(kernel, NUTS) and (kernel.step_size is None or kernel.metric is None))
 
 
 def _ready(kernel: Kernel, warmup: int) -> Kernel:
@@ -231,8 +233,8 @@ def _named(record, target, positions, length: int) -> dict[str, Any]:
     for start in range(0, len(rows), length):
         block = rows[start : start + length]
         padded = np.concatenate([block, np.repeat(block[-1:], length - len(block), axis=0)])
-        blocks.append(jax.tree.map(lambda x, n=len(block): np.asarray(x)[:n], record(target, padded)))
-    joined = jax.tree.map(lambda *parts: np.concatenate(parts), *blocks)
+        blocks.append(jax.tree.map(np.asarray, record(target, padded)))
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *blocks)
     return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), joined)
 
 
@@ -260,9 +262,7 @@ def _provenance(key, kernel, placement, chains, draws, warmup, info, outcome, co
 def _warn(posterior: Posterior, outcome: Outcome, draws: int) -> None:
     if outcome.reason is not None:
         why = {"interrupted": "Interrupted", "budget": "The budget was spent"}[outcome.reason]
-        warnings.warn(
-            f"{why}: {posterior.shape[1]} of {draws} draws per chain were made.", SamplingWarning, stacklevel=3
-        )
+        warnings.warn(f"{why}: {posterior.shape[1]} of {draws} draws per chain were made.", SamplingWarning, stacklevel=3)
     for sentence in complaints(posterior):
         warnings.warn(sentence, SamplingWarning, stacklevel=3)
 

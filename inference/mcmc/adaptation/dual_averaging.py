@@ -3,10 +3,12 @@
 Nesterov's primal-dual averaging as Hoffman and Gelman (JMLR 15, 2014, section 3.2) put it to use: the running mean of
 (target - acceptance) drives log(step size) away from a centre, and a weighted average of the iterates is the answer.
 
-    averaging = DualAveraging(target=0.8)
-    state = averaging.init(step_size=1.0)
-    state = averaging.update(state, acceptance)      # once per transition
-    averaging.step_size(state), averaging.average(state)
+```python
+averaging = DualAveraging(target=0.8)
+state = averaging.init(step_size=1.0)
+state = averaging.update(state, acceptance)      # once per transition
+averaging.step_size(state), averaging.average(state)
+```
 """
 
 from typing import NamedTuple

@@ -7,8 +7,10 @@ Schedule (after nutpie): the metric follows every draw, from overlapping windows
 warm-up, of 80 draws afterwards; it is frozen for the last 15%, which only polish the step size. The search for the step
 size starts afresh at both borders: its averages would otherwise remember a geometry that is gone.
 
-    inf.mcmc(program, inf.NUTS(), ...)                                   # adapted by itself
-    inf.mcmc(program, inf.adapted(inf.NUTS(), target_acceptance=0.95), ...)
+```python
+inf.mcmc(program, inf.NUTS(), ...)                                   # adapted by itself
+inf.mcmc(program, inf.adapted(inf.NUTS(), target_acceptance=0.95), ...)
+```
 """
 
 import dataclasses
@@ -74,7 +76,9 @@ class Adapted(Kernel):
         )
 
     def step(self, key, state: AdaptedState, target):
-        kernel = dataclasses.replace(self.kernel, step_size=state.step_size, metric=state.estimate.metric)
+        learned = {"step_size": state.step_size, "metric": state.estimate.metric}
+        learned = {name: value for name, value in learned.items() if getattr(self.kernel, name) is None}
+        kernel = dataclasses.replace(self.kernel, **learned)
         inner, info = kernel.step(key, state.inner, target)
         moved = state._replace(inner=inner, count=state.count + 1)
         warming = moved.count <= self.warmup
@@ -100,7 +104,7 @@ class Adapted(Kernel):
 
 
 def adapted(kernel: Kernel, *, target_acceptance: float = 0.8, estimator=None, schedule=None) -> Adapted:
-    """`kernel` with its step size and metric learned in warm-up.
+    """`kernel` with its step size and metric learned in warm-up; one that the kernel gives is kept.
 
     - `target_acceptance`: mean acceptance to reach; 0.9-0.99 cures most divergences, at a price.
     - `estimator`: how the metric is learned; `FisherDiagonal()` by default.

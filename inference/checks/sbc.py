@@ -1,0 +1,102 @@
+"""Simulation-based calibration: does the sampler draw from the posterior of the model that was written?
+
+Parameters are drawn from the prior and data from the model; the posterior of those data is then sampled. If all is right,
+the rank of the true parameter among the draws is uniform, whatever the model (Talts et al., arXiv:1804.06788). The log
+density is ranked too: it depends on the data, and sees errors that the parameters' own ranks cannot (Modrak et al.,
+Bayesian Analysis 2023).
+
+```python
+result = sbc(program, key=key, replications=200)      # program: conditioned; its data only say which sites are data
+assert result.passed(), result
+```
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import ppl
+
+from ..diagnostics import flatten
+from ..mcmc.nuts import NUTS
+from ..mcmc.sample import mcmc
+
+FALSE_ALARM = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Calibration:
+    """Ranks by scalar name, (replications,) each from 0 to `largest`, and the p-value of their uniformity."""
+
+    ranks: dict[str, np.ndarray]
+    largest: int
+    p_values: dict[str, float]
+
+    def passed(self, false_alarm: float = FALSE_ALARM) -> bool:
+        """Whether no quantity's ranks are too uneven. A right sampler fails with probability at most `false_alarm`
+        (Bonferroni over the quantities)."""
+        return min(self.p_values.values()) >= false_alarm / len(self.p_values)
+
+    def __repr__(self) -> str:
+        rows = [f"  {name}: p = {p:.3g}" for name, p in sorted(self.p_values.items(), key=lambda item: item[1])]
+        return f"Calibration over {len(next(iter(self.ranks.values())))} simulations\n" + "\n".join(rows)
+
+
+def sbc(
+    program: Any,
+    *,
+    key: jax.Array,
+    kernel: Any = None,
+    replications: int = 200,
+    ranks: int = 20,
+    thin: int = 10,
+    warmup: int = 300,
+    target: Callable = ppl.as_target,
+) -> Calibration:
+    """Calibrate `kernel` (default: `NUTS()`) on `program`.
+
+    - `program`: conditioned; the values of its data are not used, only which sites are data.
+    - `replications`: simulated data sets; each is sampled with one chain of `ranks * thin` draws after `warmup`.
+    - `ranks`: draws kept, every `thin`-th; so ranks run from 0 to `ranks`. Thin until they are nearly independent.
+    - `target`: from a program to the target that is sampled.
+    """
+    kernel = NUTS() if kernel is None else kernel
+    free = program.without()
+    addresses = list(program.data)
+    found: dict[str, list[int]] = {}
+    for i in range(replications):
+        key_truth, key_chain = jax.random.split(jax.random.fold_in(key, i))
+        choices = flatten(free.simulate(key_truth).choices)
+        data = ppl.choices.nest({name: choices.pop(name) for name in addresses})
+        truth = ppl.choices.nest(choices)
+        at = target(free | data)
+        posterior = mcmc(at, kernel, key=key_chain, chains=1, draws=ranks * thin, warmup=warmup, progress=False, check=False)
+        log_density = float(_log_density(at, truth))
+        quantities = {name: (posterior[name][0], np.asarray(value)) for name, value in flatten(truth).items()}
+        quantities["log_density"] = (posterior.stats["lp"][0], np.asarray(log_density))
+        for name, (draws, value) in quantities.items():
+            rank = (draws[thin - 1 :: thin] < value).sum(axis=0)
+            for index in np.ndindex(value.shape):
+                label = f"{name}[{', '.join(map(str, index))}]" if index else name
+                found.setdefault(label, []).append(int(rank[index]))
+    table = {name: np.array(values) for name, values in found.items()}
+    return Calibration(table, ranks, {name: uniformity(values, ranks) for name, values in table.items()})
+
+
+@jax.jit
+def _log_density(target, choices):
+    return target.log_density(target.unconstrain(choices))
+
+
+def uniformity(values: np.ndarray, largest: int) -> float:
+    """The chi-square p-value that `values` are uniform on 0, ..., largest, in bins of at least ten expected."""
+    from scipy.stats import chi2
+
+    bins = int(max(2, min(largest + 1, len(values) // 10)))
+    edges = np.linspace(0, largest + 1, bins + 1).round().astype(int)
+    counts = np.histogram(values, bins=edges - 0.5)[0]
+    expected = np.diff(edges) / (largest + 1) * len(values)
+    return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), bins - 1))

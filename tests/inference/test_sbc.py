@@ -1,0 +1,87 @@
+"""Simulation-based calibration: NUTS passes on three programs, planted bugs do not."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import inference as inf
+import ppl
+from inference.checks.sbc import sbc, uniformity
+from ppl import dist, sample
+
+from tests.inference.test_nuts import WrongSign
+
+
+@ppl.model
+def scale(n):
+    """A mean and a scale."""
+    mu = sample("mu", dist.Normal(0.0, 1.0))
+    sigma = sample("sigma", dist.Gamma(3.0, 3.0))
+
+    def seen(_):
+        sample("y", dist.Normal(mu, sigma))
+
+    ppl.vmap(seen)(jnp.arange(n))
+
+
+@ppl.model
+def shares():
+    """A simplex."""
+    p = sample("p", dist.Dirichlet(jnp.array([2.0, 1.0, 3.0])))
+    sample("counts", dist.Multinomial(10, p))
+
+
+@ppl.model
+def regression(x):
+    """A line with a bounded slope and unknown noise."""
+    slope = sample("slope", dist.Uniform(-1.0, 2.0))
+    offset = sample("offset", dist.StudentT(5.0, 0.0, 1.0))
+    noise = sample("noise", dist.LogNormal(-1.0, 0.5))
+
+    def seen(x):
+        sample("y", dist.Normal(offset + slope * x, noise))
+
+    ppl.vmap(seen)(x)
+
+
+def cases():
+    return {
+        "scale": scale(4) | {"y": jnp.zeros(4)},
+        "shares": shares() | {"counts": jnp.array([5, 3, 2])},
+        "regression": regression(jnp.linspace(-1.0, 1.0, 6)) | {"y": jnp.zeros(6)},
+    }
+
+
+class NoJacobian(ppl.Target):
+    """A planted bug: the density on the unconstrained scale, without the change of variables."""
+
+    def log_density(self, position):
+        return self.program.log_density(self.constrain(position))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["scale", "shares", "regression"])
+def test_nuts_is_calibrated(name):
+    result = sbc(cases()[name], key=jax.random.key(1), replications=300)
+    assert result.passed(), result
+
+
+def test_a_missing_jacobian_is_caught():
+    program = scale(1) | {"y": jnp.zeros(1)}  # one datum: the prior, and so the Jacobian, matters
+    result = sbc(program, key=jax.random.key(2), replications=100, target=NoJacobian)
+    assert not result.passed(), result
+
+
+def test_a_wrong_energy_sign_is_caught():
+    kernel = inf.NUTS(step_size=0.5, metric=WrongSign(jnp.ones(2)))
+    result = sbc(cases()["scale"], key=jax.random.key(3), replications=100, kernel=kernel, warmup=100)
+    assert not result.passed(), result
+
+
+def test_uniformity_has_its_false_alarm_rate():
+    rng = np.random.default_rng(0)
+    p = [uniformity(rng.integers(0, 21, size=200), 20) for _ in range(2000)]
+    for level in (0.05, 0.2):
+        assert abs(np.mean(np.array(p) < level) - level) < 4 * np.sqrt(level * (1 - level) / 2000) + 0.005
+    assert uniformity(rng.integers(0, 15, size=200), 20) < 1e-6
