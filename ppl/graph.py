@@ -76,7 +76,7 @@ def _flow(jaxpr: Any, sources: Sequence[set[str]]) -> list[set[str]]:
 def _through(eqn: Any, ins: list[set[str]]) -> list[set[str]]:
     name, params = eqn.primitive.name, eqn.params
     if name == "scan":
-        return _through_scan(params, ins)
+        return _through_scan(eqn, ins)
     if name == "cond":
         outs = [_flow(branch.jaxpr, ins[1:]) for branch in params["branches"]]
         return [set.union(ins[0], *found) for found in zip(*outs, strict=True)]
@@ -89,9 +89,13 @@ def _through(eqn: Any, ins: list[set[str]]) -> list[set[str]]:
     return [everything for _ in eqn.outvars]
 
 
-def _through_scan(params: Any, ins: list[set[str]]) -> list[set[str]]:
-    consts, carry = params["num_consts"], params["num_carry"]
-    jaxpr = params["jaxpr"].jaxpr
+def _through_scan(eqn: Any, ins: list[set[str]]) -> list[set[str]]:
+    jaxpr = eqn.params["jaxpr"]
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    # the inputs are constants, carry, slices; the outputs carry, slices. Slices lack an axis inside: so they are told apart
+    # without the parameters of the primitive, which are JAX's own affair and change
+    carry = sum(_same_rank(pair) for pair in zip(eqn.outvars, jaxpr.outvars, strict=True))
+    consts = sum(_same_rank(pair) for pair in zip(eqn.invars, jaxpr.invars, strict=True)) - carry
     state = list(ins)
     while True:  # a carry feeds the next step, so what it depends on grows until it is stable
         outs = _flow(jaxpr, state)
@@ -99,6 +103,11 @@ def _through_scan(params: Any, ins: list[set[str]]) -> list[set[str]]:
         if grown == state[consts : consts + carry]:
             return outs
         state[consts : consts + carry] = grown
+
+
+def _same_rank(pair: tuple[Any, Any]) -> bool:
+    outer, inner = pair
+    return len(outer.aval.shape) == len(inner.aval.shape)
 
 
 def mermaid(program: Any) -> str:

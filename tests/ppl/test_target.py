@@ -100,7 +100,7 @@ def fragile():
         ((0.0, 1.0), "site 'y' has log density -inf at index 1"),
         ((9.0, 3.0), "site 'penalty' has log density nan"),
         ((9.0, 1.0), "site 'y' has log density -inf at index 1; site 'penalty' has log density nan"),
-        ((0.0, 1e3), "site 's' has log density -inf; site 's' is not finite itself"),
+        ((jnp.inf, 3.0), "site 'x' has log density -inf; site 'penalty' has log density nan; site 'x' is not finite itself"),
     ],
 )
 def test_explain_names_the_sites_at_fault(u, sentence):
