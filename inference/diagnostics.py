@@ -30,9 +30,10 @@ def summary(posterior, names, interval: float) -> Summary:
     import arviz_base
     import arviz_stats
 
+    stats: Any = arviz_stats
     flat = {name: np.asarray(posterior[name]) for name in names} or flatten(posterior.draws)
     tree = arviz_base.from_dict({"posterior": flat})
-    table = arviz_stats.summary(tree, kind="all", ci_kind="eti", ci_prob=interval, round_to="none")
+    table = stats.summary(tree, kind="all", ci_kind="eti", ci_prob=interval, round_to="none")
     table = table[[name for name in table.columns if not str(name).startswith("mcse")]]
     low, high = (1 - interval) / 2, (1 + interval) / 2
     table.columns = ["mean", "sd", f"{100 * low:.3g}%", f"{100 * high:.3g}%", *table.columns[4:]]
@@ -51,19 +52,19 @@ def footer(posterior) -> str:
     return ", ".join(parts)
 
 
-def worst(draws) -> tuple[float, float]:
-    """The largest R-hat and the smallest bulk effective sample size over all scalars; constants are left out."""
-    from arviz_stats.base import array_stats
+def worst_rhat(posterior) -> float:
+    """The largest R-hat over the log density and the scalars of the posterior (if there are more than 500, over 500 of
+    them, evenly spaced); constants are left out."""
+    import arviz_stats.base
 
-    rhats, sizes = [1.0], [np.inf]
-    for x in flatten(draws).values():
-        x = np.asarray(x, np.float64)
-        columns = x.reshape(*x.shape[:2], -1)
-        for i in range(columns.shape[-1]):
-            if np.ptp(columns[..., i]) > 0:
-                rhats.append(float(array_stats.rhat(columns[..., i], chain_axis=0, draw_axis=1)))
-                sizes.append(float(array_stats.ess(columns[..., i], chain_axis=0, draw_axis=1)))
-    return float(np.nanmax(rhats)), float(np.nanmin(sizes))
+    stats: Any = arviz_stats.base
+    columns = [np.asarray(x, np.float64).reshape(*posterior.shape, -1) for x in flatten(posterior.draws).values()]
+    table = np.concatenate(columns, axis=-1)
+    table = table[..., np.linspace(0, table.shape[-1] - 1, min(500, table.shape[-1])).astype(int)]
+    if "lp" in posterior.stats:
+        table = np.concatenate([table, np.asarray(posterior.stats["lp"], np.float64)[..., None]], axis=-1)
+    rhats = [stats.array_stats.rhat(x, chain_axis=0, draw_axis=1) for x in np.moveaxis(table, -1, 0) if np.ptp(x) > 0]
+    return float(np.nanmax(np.asarray([1.0, *rhats])))
 
 
 def complaints(posterior) -> list[str]:
@@ -82,7 +83,7 @@ def complaints(posterior) -> list[str]:
             "program.reparam() (non-centred sites), or inf.adapted(kernel, target_acceptance=0.95)."
         )
     if draws >= 4 and not (diverging.ndim and diverging.all()):
-        rhat, _ = worst(posterior.draws)
+        rhat = worst_rhat(posterior)
         if rhat > RHAT_LIMIT:
             found.append(
                 f"R-hat is {rhat:.3f}, above {RHAT_LIMIT}: the chains disagree. Run longer (warmup=, draws=); if it stays, "

@@ -21,11 +21,11 @@ class Metric(eqx.Module):
     """The contract: how momenta are drawn and what velocity they stand for."""
 
     @abc.abstractmethod
-    def sample_momentum(self, key):
+    def sample_momentum(self, key) -> jax.Array:
         """A momentum (dim,) from Normal(0, mass matrix)."""
 
     @abc.abstractmethod
-    def velocity(self, momentum):
+    def velocity(self, momentum) -> jax.Array:
         """Inverse mass matrix times `momentum`."""
 
     def kinetic_energy(self, momentum):

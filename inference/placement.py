@@ -25,8 +25,8 @@ class Placement(eqx.Module):
 
     @abc.abstractmethod
     def program(self, chunk: Callable) -> Callable:
-        """From `chunk(kernel, target, state, key, start, num)` for one chain to the one for a lane: states and keys gain
-        a leading axis over the lane's chains."""
+        """From `chunk(kernel, target, state, key, chain, start, num)` for one chain to the same for a lane: the state and
+        the number of the chain gain a leading axis."""
 
     @abc.abstractmethod
     def workers(self) -> int:
@@ -43,8 +43,9 @@ class Threads(Placement):
 
     def program(self, chunk: Callable) -> Callable:
         @functools.wraps(chunk)
-        def lane(kernel, target, state, key, start, num):
-            state, record = chunk(kernel, target, *jax.tree.map(lambda x: x[0], (state, key)), start, num)
+        def lane(kernel, target, state, key, chain, start, num):
+            state, chain = jax.tree.map(lambda x: x[0], (state, chain))
+            state, record = chunk(kernel, target, state, key, chain, start, num)
             return jax.tree.map(lambda x: x[None], (state, record))
 
         return lane
@@ -60,7 +61,7 @@ class Vectorized(Placement):
         return [list(range(chains))]
 
     def program(self, chunk: Callable) -> Callable:
-        return jax.vmap(chunk, in_axes=(None, None, 0, 0, None, None))
+        return jax.vmap(chunk, in_axes=(None, None, 0, None, 0, None, None))
 
     def workers(self) -> int:
         return 1

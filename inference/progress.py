@@ -55,7 +55,7 @@ class Meter:
             self.done += num
             for name, value in self.count(record).items():
                 self.counts[name] = self.counts.get(name, 0) + value
-            if self._bar is not None:
+            if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=self.done, detail=self._detail())
 
     def end(self) -> None:

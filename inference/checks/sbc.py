@@ -92,11 +92,15 @@ def _log_density(target, choices):
 
 
 def uniformity(values: np.ndarray, largest: int) -> float:
-    """The chi-square p-value that `values` are uniform on 0, ..., largest, in bins of at least ten expected."""
-    from scipy.stats import chi2
+    """A p-value that `values` are uniform on 0, ..., largest: twice the smaller of a chi-square test's, in bins of at
+    least ten expected (any shape), and of a test of their mean (a shift, with more power)."""
+    from scipy.stats import chi2, norm
 
     bins = int(max(2, min(largest + 1, len(values) // 10)))
     edges = np.linspace(0, largest + 1, bins + 1).round().astype(int)
     counts = np.histogram(values, bins=edges - 0.5)[0]
     expected = np.diff(edges) / (largest + 1) * len(values)
-    return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), bins - 1))
+    shape = chi2.sf(((counts - expected) ** 2 / expected).sum(), bins - 1)
+    error = np.sqrt(((largest + 1) ** 2 - 1) / 12 / len(values))
+    shift = 2 * norm.sf(abs(values.mean() - largest / 2) / error)
+    return float(min(1.0, 2 * min(shape, shift)))

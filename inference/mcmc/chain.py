@@ -1,7 +1,8 @@
 """A chunk of a chain: `num` transitions in one compiled call, with what they recorded.
 
 The number of transitions is an argument and the buffer has a fixed length, so warm-up, sampling and the last, shorter
-chunk share one compiled program. Draw i of a chain uses key fold_in(chain key, i): chunk sizes do not change the draws.
+chunk share one compiled program. Step i of chain c uses key fold_in(fold_in(key, c), i): chunk sizes and placements do
+not change the draws.
 """
 
 import jax
@@ -16,13 +17,15 @@ def buffer_length(dim: int) -> int:
     return max(1, min(512, BUFFER_VALUES // (dim + 8)))
 
 
-def chunk(kernel, target, state, key, start, num, *, length: int):
+def chunk(kernel, target, state, key, chain, start, num, *, length: int):
     """Steps `start` to `start + num` of a chain; returns its state and (positions, info), `length` rows of which the
     first `num` are filled."""
 
+    chain_key = jax.random.fold_in(key, chain)
+
     @jax.jit  # so that tracing for the shapes of `info` and tracing for the loop are one and the same
     def step(state, i):
-        return kernel.step(jax.random.fold_in(key, i), state, target)
+        return kernel.step(jax.random.fold_in(chain_key, i), state, target)
 
     def body(j, carry):
         state, buffer = carry

@@ -17,7 +17,7 @@ class Initial(eqx.Module):
     """The contract: a position for one chain; every new `key` gives another try."""
 
     @abc.abstractmethod
-    def position(self, key, target):
+    def position(self, key, target) -> jax.Array:
         """A flat unconstrained position (dim,)."""
 
 

@@ -118,23 +118,25 @@ class NUTS(Kernel):
         return NUTSState(position, jnp.asarray(UNEVALUATED, position.dtype), jnp.zeros_like(position))
 
     def step(self, key, state: NUTSState, target, max_depth=None) -> tuple[NUTSState, NUTSInfo]:
+        if self.step_size is None or self.metric is None:
+            raise ValueError("NUTS: step size and metric must be known to take a step; see inference.adapted.")
         position, log_density, gradient = state
-        dtype = position.dtype
+        dtype, metric = position.dtype, self.metric
         # A state not yet evaluated makes one step of length zero, which is always accepted if its density is finite.
         known = log_density > 0.5 * UNEVALUATED
         step_size = jnp.where(known, jnp.asarray(self.step_size, dtype), 0.0)
         max_depth = jnp.where(known, self.max_depth if max_depth is None else max_depth, 1)
 
         key_momentum, key_choices = jax.random.split(key)
-        momentum = self.metric.sample_momentum(key_momentum)
+        momentum = metric.sample_momentum(key_momentum)
         choices = jax.random.exponential(key_choices, (2 * self.max_depth + NUM_JUMPS,), dtype)
         directions, merges, jumps = jnp.split(choices, [self.max_depth, 2 * self.max_depth])
-        energy_0 = self.metric.kinetic_energy(momentum) - log_density
+        energy_0 = metric.kinetic_energy(momentum) - log_density
 
         def grow(subtree: Subtree) -> Subtree:
             """One leapfrog step: the only place where the target is evaluated."""
-            leaf, log_density = velocity_verlet(subtree.leaf, target, self.metric, step_size)
-            energy = self.metric.kinetic_energy(leaf.momentum) - log_density
+            leaf, log_density = velocity_verlet(subtree.leaf, target, metric, step_size)
+            energy = metric.kinetic_energy(leaf.momentum) - log_density
             log_ratio = finite_or(energy_0 - energy, -jnp.inf)
             log_weight = jnp.logaddexp(subtree.log_weight, log_ratio)
             replace = log_weight > subtree.threshold

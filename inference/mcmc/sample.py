@@ -8,6 +8,7 @@ print(posterior.summary())
 
 import time
 import warnings
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -75,21 +76,22 @@ def mcmc(
     init = Uniform() if init is None else init
     placement = default_placement() if placement is None else placement
 
-    lanes = placement.lanes(chains)
-    chain_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(chains))
-    keys = [chain_keys[np.array(lane)] for lane in lanes]
+    lanes = [np.array(lane, np.int32) for lane in placement.lanes(chains)]
     length = buffer_length(target.dim)
-    begin, advance, record = _programs(kernel, target, init, placement, keys[0], length)
+    begin, advance, record = _programs(kernel, target, init, placement, key, lanes[0], length)
     advance.wait()
     compile_seconds = time.monotonic() - began
 
     def step(lane: int, state, start, num):
-        return advance(kernel, target, state, keys[lane], start, num)
+        return advance(kernel, target, state, key, lanes[lane], start, num)
 
-    states = [
-        _first(target, lane, lambda k: begin(kernel, target, init, k), lambda s, i=i: step(i, s, _int(0), _int(1)), keys[i])
-        for i, lane in enumerate(lanes)
-    ]
+    def first(lane: int):
+        def evaluated(attempt: int):
+            return step(lane, begin(kernel, target, init, key, lanes[lane], _int(attempt)), _int(0), _int(1))
+
+        return _first(target, lanes[lane], evaluated)
+
+    states = [first(lane) for lane in range(len(lanes))]
     outcome = run(
         step,
         states,
@@ -157,53 +159,54 @@ def _progress(progress, chains: int) -> Progress:
 # -- compiled programs ---------------------------------------------------------------------------------------------------
 
 
-def _programs(kernel, target, init, placement, keys, length):
+def _programs(kernel, target, init, placement, key, lane, length):
     """Three compiled programs: begin a lane, advance a lane, turn positions into named draws."""
 
-    def begin(kernel, target, init, keys):
-        return jax.vmap(lambda key: kernel.init(key, target, init.position(key, target)))(keys)
+    def begin(kernel, target, init, key, lane, attempt):
+        def one(chain):
+            chain_key = jax.random.fold_in(jax.random.fold_in(key, chain), -1 - attempt)  # steps count from 0 upward
+            return kernel.init(chain_key, target, init.position(chain_key, target))
 
-    def advance(kernel, target, state, key, start, num):
-        return chunk(kernel, target, state, key, start, num, length=length)
+        return jax.vmap(one)(lane)
+
+    def advance(kernel, target, state, key, chain, start, num):
+        return chunk(kernel, target, state, key, chain, start, num, length=length)
 
     def record(target, positions):
         return jax.vmap(target.record)(positions)
 
-    state = jax.eval_shape(begin, kernel, target, init, keys)
-    ahead = compiled(
-        placement.program(advance),
-        ("mcmc", "advance", placement, length),
-        kernel,
-        target,
-        state,
-        keys,
-        _int(0),
-        _int(0),
-    )
-    begin = compiled(begin, ("mcmc", "begin"), kernel, target, init, keys)
+    zero = _int(0)
+    state = jax.eval_shape(begin, kernel, target, init, key, lane, zero)
     rows = jax.ShapeDtypeStruct((length, target.dim), state.position.dtype)
-    return begin, ahead, compiled(record, ("mcmc", "record"), target, rows)
+    name = ("mcmc", "advance", placement, length)
+    longest = compiled(placement.program(advance), name, kernel, target, state, key, lane, zero, zero)
+    return (
+        compiled(begin, ("mcmc", "begin"), kernel, target, init, key, lane, zero),
+        longest,
+        compiled(record, ("mcmc", "record"), target, rows),
+    )
 
 
-def _first(target, lane, begin, evaluate, keys):
+def _first(target, lane, evaluated):
     """The lane's state at first positions of finite density: evaluated, and drawn anew where it is not finite."""
-    state = begin(jax.vmap(jax.random.fold_in, (0, None))(keys, 0))
-    state, (positions, info) = evaluate(state)
-    for attempt in range(1, ATTEMPTS):
+    state, (positions, info) = evaluated(0)
+    for attempt in range(1, ATTEMPTS + 1):
         found = np.asarray(info.lp[:, 0]) > 0.5 * UNEVALUATED
         if found.all():
             return state
-
-        def pick(old, new, found=found):
-            return np.where(found.reshape(-1, *[1] * (np.ndim(old) - 1)), old, new)
-
-        fresh = evaluate(begin(jax.vmap(jax.random.fold_in, (0, None))(keys, attempt)))
-        state, (positions, info) = jax.tree.map(pick, (state, (positions, info)), fresh)
+        if attempt < ATTEMPTS:
+            keep = (state, (positions, info))
+            state, (positions, info) = jax.tree.map(partial(_pick, found), keep, evaluated(attempt))
     bad = int(np.argmin(found))
     raise ValueError(
         f"mcmc: no first position found for chain {lane[bad]} in {ATTEMPTS} tries: {target.explain(positions[bad, 0])}. "
         "Check the model there, or say where to begin: init=At({...})."
     )
+
+
+def _pick(found, old, new):
+    """Row by row: `old` where it was found, `new` elsewhere."""
+    return np.where(found.reshape(-1, *[1] * (np.ndim(old) - 1)), old, new)
 
 
 # -- what comes back -----------------------------------------------------------------------------------------------------

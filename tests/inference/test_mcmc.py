@@ -9,7 +9,6 @@ import pytest
 import inference as inf
 from inference.mcmc import sample as front
 from inference.mcmc.chain import chunk
-
 from tests.inference.targets import SIGMA, Y, conjugate, correlated, schools
 
 
@@ -39,7 +38,7 @@ def test_chunks_do_not_change_the_draws():
     target = correlated()
     kernel = inf.NUTS(step_size=0.3, metric=inf.Diagonal(jax.numpy.ones(3)))
     state = kernel.init(None, target, jax.numpy.zeros(3))
-    go = jax.jit(lambda s, start, num: chunk(kernel, target, s, jax.random.key(0), start, num, length=16))
+    go = jax.jit(lambda s, start, num: chunk(kernel, target, s, jax.random.key(0), 0, start, num, length=16))
     int32 = np.int32
     _, (whole, _) = go(state, int32(0), int32(10))
     middle, (part, _) = go(state, int32(0), int32(4))
@@ -91,8 +90,8 @@ def test_the_budget_is_kept():
 
 
 def test_a_program_that_fails_in_a_thread_fails_in_the_caller(monkeypatch):
-    def broken(kernel, target, init, placement, keys, length):
-        begin, advance, record = programs(kernel, target, init, placement, keys, length)
+    def broken(*setting):
+        begin, advance, record = programs(*setting)
 
         def fail(*args):
             if int(args[-2]) > 0:

@@ -11,7 +11,6 @@ import inference as inf
 from inference.integrators import Phase
 from inference.mcmc.nuts import check_turning
 from inference.metrics import Diagonal
-
 from tests.inference.targets import COVARIANCE, MEAN, conjugate, correlated, log_gamma
 
 SIGMAS = 4.5  # with at most 30 comparisons here, a false alarm in about 1 of 5000 sets of keys

@@ -7,7 +7,6 @@ import pytest
 
 import inference as inf
 import ppl
-
 from tests.inference.targets import SIGMA, Y, schools
 
 STATS = {"lp", "acceptance_rate", "step_size", "n_steps", "tree_depth", "energy", "diverging"}

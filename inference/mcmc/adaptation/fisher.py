@@ -51,7 +51,7 @@ class FisherDiagonal(eqx.Module):
 
     def init(self, position) -> FisherState:
         """Nothing seen, all coordinates alike."""
-        empty = Moments.empty(*position.shape, position.dtype)
+        empty = Moments.empty(position.shape[0], position.dtype)
         return FisherState(Diagonal(jnp.ones_like(position)), empty, empty)
 
     def update(self, state: FisherState, position, gradient, window) -> FisherState:
@@ -59,7 +59,7 @@ class FisherDiagonal(eqx.Module):
         values = jnp.stack([position, gradient])
         older, younger = state.older.add(values), state.younger.add(values)
         full = younger.count >= window
-        empty = Moments.empty(*position.shape, position.dtype)
+        empty = Moments.empty(position.shape[0], position.dtype)
         older, younger = select(full, (younger, empty), (older, younger))
         variance = bounded(jnp.sqrt(older.squares[0] / older.squares[1]), state.metric.variance)
         metric = Diagonal(jnp.where(older.count >= self.least, variance, state.metric.variance))
