@@ -86,9 +86,11 @@ def bijector(support: Constraint) -> Transform:
 
 
 def family(d: Any) -> str:
-    """The name a person would call `d`, without the wrappers for shape: `Normal`, `HalfCauchy`."""
-    while isinstance(d, dist.Independent | dist.ExpandedDistribution | dist.MaskedDistribution):
+    """The name a person would call `d`, without the wrappers for shape: `Normal`, `HalfCauchy`, `masked Normal`."""
+    while isinstance(d, dist.Independent | dist.ExpandedDistribution):
         d = d.base_dist
+    if isinstance(d, dist.MaskedDistribution):
+        return f"masked {family(d.base_dist)}"
     return type(d).__name__.removesuffix("Probs").removesuffix("Logits")
 
 

@@ -73,6 +73,7 @@ class Program:
         self.fn, self.args, self.kwargs = fn, tuple(args), dict(kwargs)
         self._data, self.do, self.rules = data, do, rules
         self._table: Table | None = None
+        self._flat: tuple[tuple, Any] | None = None  # of a program rebuilt from its leaves, whatever they are now
 
     # -- asking ----------------------------------------------------------------------------------------------------------
 
@@ -263,6 +264,8 @@ class Program:
     # -- pytree ----------------------------------------------------------------------------------------------------------
 
     def tree_flatten(self) -> tuple[tuple, Any]:
+        if self._flat is not None:
+            return self._flat
         leaves, treedef = jax.tree.flatten((self.args, self.kwargs, self._data, self.do, self.rules))
         dynamic = tuple(x for x in leaves if _is_data(x))
         static = tuple(_HOLE if _is_data(x) else x for x in leaves)
@@ -273,7 +276,9 @@ class Program:
         fn, treedef, static = aux
         values = iter(children)
         leaves = [next(values) if x is _HOLE else x for x in static]
-        return cls(fn, *jax.tree.unflatten(treedef, leaves))
+        program = cls(fn, *jax.tree.unflatten(treedef, leaves))
+        program._flat = (tuple(children), aux)
+        return program
 
 
 class _Hole:
