@@ -1,8 +1,7 @@
-"""Every law on every model of the registry."""
+"""Every law on every model of the registry, in double precision; `test_float32.py` has the densities in single."""
 
 from functools import cache
 
-import jax
 import pytest
 
 from . import laws
@@ -12,18 +11,18 @@ MODELS = pytest.mark.parametrize("name", CASES)
 
 
 @cache
-def run_of(name: str, x64: bool) -> laws.Run:
+def run_of(name: str) -> laws.Run:
     return laws.simulate(CASES[name])
 
 
 @pytest.fixture
 def run(name, x64):
-    return run_of(name, True)
+    return run_of(name)
 
 
 @MODELS
-def test_density_is_the_oracles(name, precision):
-    laws.density_is_the_oracles(run_of(name, jax.config.jax_enable_x64))
+def test_density_is_the_oracles(run):
+    laws.density_is_the_oracles(run)
 
 
 @MODELS
