@@ -72,7 +72,7 @@ class Adapted(Kernel):
             step_size,
             self.averaging.init(step_size),
             self.estimator.init(position),
-            jnp.int32(-1),  # the first step evaluates the position
+            jnp.int32(-1),
         )
 
     def step(self, key, state: AdaptedState, target):
@@ -81,7 +81,7 @@ class Adapted(Kernel):
         kernel = dataclasses.replace(self.kernel, **learned)
         inner, info = kernel.step(key, state.inner, target)
         moved = state._replace(inner=inner, count=state.count + 1)
-        warming = moved.count <= self.warmup
+        warming = (moved.count > 0) & (moved.count <= self.warmup)  # step 0 evaluates the first position
         return lax.cond(warming, lambda s: self._learn(s, info), lambda s: s, moved), info
 
     def _learn(self, state: AdaptedState, info) -> AdaptedState:
@@ -93,9 +93,7 @@ class Adapted(Kernel):
 
         averaging = self.averaging.update(state.averaging, info.acceptance_rate)
         estimate = self.estimator.update(state.estimate, inner.position, inner.gradient, window)
-        # Step 0 evaluated the first position: nothing to learn from it.
-        estimate = select((count > 0) & (count <= last), estimate, state.estimate)
-        averaging = select(count > 0, averaging, state.averaging)
+        estimate = select(count <= last, estimate, state.estimate)
         afresh = self.averaging.init(self.averaging.average(averaging))
         averaging = select((count == early) | (count == last), afresh, averaging)
         done = count == self.warmup
