@@ -66,7 +66,7 @@ def test_reparam_keeps_the_density_up_to_its_jacobian(x64):
     """Original density at the restored values + log |d restored / d base| = density of the base values."""
     program = families(1.5)
     changed = program.reparam()
-    choices = changed.simulate(jax.random.key(0)).choices
+    choices = jax.jit(changed.simulate)(jax.random.key(0)).choices
     base = {k: v for k, v in choices.items() if k != "m"}
     flat, unravel = jax.flatten_util.ravel_pytree(base)
 
@@ -74,7 +74,7 @@ def test_reparam_keeps_the_density_up_to_its_jacobian(x64):
         out = changed.retval({"m": choices["m"], **unravel(flat)})
         return {name: out[name] for name in FAMILIES}
 
-    jacobian = jax.jacfwd(lambda x: jax.flatten_util.ravel_pytree(restored(x))[0])(flat)
+    jacobian = jax.jit(jax.jacfwd(lambda x: jax.flatten_util.ravel_pytree(restored(x))[0]))(flat)
     original = program.log_density({"m": choices["m"], **restored(flat)})
     near(original + jnp.linalg.slogdet(jacobian)[1], changed.log_density(choices), 100)
 
@@ -90,7 +90,7 @@ def test_reparam_keeps_the_posterior_of_the_parameters(x64):
         return centred.unconstrain({name: record[name] for name in ("mu", "tau", "theta", "v")})
 
     u = jax.random.normal(jax.random.key(0), (other.dim,))
-    jacobian = jnp.linalg.slogdet(jax.jacfwd(across)(u))[1]
+    jacobian = jnp.linalg.slogdet(jax.jit(jax.jacfwd(across))(u))[1]
     near(other.log_density(u), centred.log_density(across(u)) + jacobian, 100)
 
 

@@ -5,9 +5,20 @@ from functools import cache
 import pytest
 
 from . import laws
-from .models import CASES
+from .models import CASES, Case
 
-MODELS = pytest.mark.parametrize("name", CASES)
+LAWS = [
+    laws.density_is_the_oracles,
+    laws.runs_agree,
+    laws.table_is_the_traces,
+    laws.conditioning_is_fixing,
+    laws.generate_brackets,
+]
+TARGET_LAWS = [laws.change_of_variables, laws.gradients_are_right]
+
+
+def laws_of(case: Case):
+    return LAWS + ([] if case.target is False else TARGET_LAWS)
 
 
 @cache
@@ -15,49 +26,15 @@ def run_of(name: str) -> laws.Run:
     return laws.simulate(CASES[name])
 
 
-@pytest.fixture
-def run(name, x64):
-    return run_of(name)
-
-
-@MODELS
-def test_density_is_the_oracles(run):
-    laws.density_is_the_oracles(run)
-
-
-@MODELS
-def test_runs_agree(run):
-    laws.runs_agree(run)
-
-
-@MODELS
-def test_table_is_the_traces(run):
-    laws.table_is_the_traces(run)
-
-
-@MODELS
-def test_conditioning_is_fixing(run):
-    laws.conditioning_is_fixing(run)
-
-
-@MODELS
-def test_generate_brackets(run):
-    laws.generate_brackets(run)
+# the laws of one model follow one another, so that a worker simulates it once
+@pytest.mark.parametrize(
+    ("name", "law"),
+    [pytest.param(name, law, id=f"{name}-{law.__name__}") for name, case in CASES.items() for law in laws_of(case)],
+)
+def test_law(name, law, x64):
+    law(run_of(name))
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.exact is not None])
-def test_generate_is_unbiased(name, run):
-    laws.generate_is_unbiased(run.program, CASES[name].exact)
-
-
-TARGETS = pytest.mark.parametrize("name", [n for n, case in CASES.items() if not case.conditional and n != "coins"])
-
-
-@TARGETS
-def test_change_of_variables(run):
-    laws.change_of_variables(run)
-
-
-@TARGETS
-def test_gradients_are_right(run):
-    laws.gradients_are_right(run)
+def test_generate_is_unbiased(name, x64):
+    laws.generate_is_unbiased(run_of(name).program, CASES[name].exact)

@@ -1,4 +1,4 @@
-"""Every combinator nests in every other: all pairs, and (slow) a Latin square of triples, against densities worked out in Python.
+"""Every combinator nests in every other: pairs, and (slow) a Latin square of triples, against densities in plain Python.
 
 A wrapper is a pair: how the language repeats or chooses a body, and what that means for one run, written as a plain loop
 over NumPy values. The innermost body is one site, `z ~ Normal(x, 1)`.
