@@ -86,7 +86,8 @@ class Target(eqx.Module):
             `Target.from_log_density(lambda c: -0.5 * jnp.sum(c["x"] ** 2), {"x": jnp.zeros(3)})`
         """
         single = not isinstance(example, Mapping)
-        shapes = {address: jnp.shape(value) for address, value in walk({"x": example} if single else example)}
+        tree: Mapping[str, Any] = example if isinstance(example, Mapping) else {"x": example}
+        shapes = {address: jnp.shape(value) for address, value in walk(tree)}
         known = dict(supports or {})
         for address in known:
             if address not in shapes:
@@ -105,7 +106,7 @@ class Target(eqx.Module):
             return out
 
         def log_density() -> None:
-            choices = choose({"x": example} if single else example)
+            choices = choose(tree)
             log_p = fn(choices["x"] if single else choices)
             if jnp.shape(log_p) != ():
                 raise ValueError(
