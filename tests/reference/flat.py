@@ -1,4 +1,4 @@
-"""Flat (improper) priors, and a reparameterisation by a linear map."""
+"""Flat (improper) priors, and reparameterisations by linear maps."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -35,4 +35,14 @@ class Linear:
     def __call__(self, name, d):
         value = self.matrix @ sample(f"{name}_base", flat(*d.shape()))
         ppl.factor(f"{name}_density", jnp.sum(d.log_prob(value)) + self.log_determinant)
+        return ppl.deterministic(name, value)
+
+
+class LogLinear(Linear):
+    """The same on the log scale, for sites of positive numbers: `value = exp(matrix @ base)`."""
+
+    def __call__(self, name, d):
+        log_value = self.matrix @ sample(f"{name}_base", flat(*d.shape()))
+        value = jnp.exp(log_value)
+        ppl.factor(f"{name}_density", jnp.sum(d.log_prob(value) + log_value) + self.log_determinant)
         return ppl.deterministic(name, value)

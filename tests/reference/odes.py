@@ -8,7 +8,7 @@ from scipy.stats import norm
 import ppl
 from ppl import dist, sample
 
-from .flat import flat_positive
+from .flat import LogLinear, flat_positive
 from .reference import Data, Reference
 
 
@@ -82,6 +82,21 @@ def one_comp_mm_elim_abs(d: Data, enzyme=michaelis_menten):
     return one_compartment(d["times"], d["D"], d["V"], enzyme) | {"C_hat": d["C_hat"]}
 
 
+# Small cycles about the equilibrium theta3/theta4, theta1/theta2 have the frequency sqrt(theta1 theta3). The data determine
+# frequency and equilibrium; log theta is linear in the logs of frequency, theta1/theta3, and equilibrium prey and predators.
+CYCLE = np.array([[1, 0.5, 0, 0], [1, 0.5, 0, -1], [1, -0.5, 0, 0], [1, -0.5, -1, 0]])
+
+
+def by_cycle(program, d: Data):
+    return program.reparam({"theta": LogLinear(CYCLE)})
+
+
+def ten_years(d: Data):
+    """A cycle of ten years about the mean populations. Cycles of other lengths are local modes, in which chains stick."""
+    cycle = jnp.log(jnp.array([2 * jnp.pi / 10.0, 1.0, *d["y"].mean(0)]))
+    return {"theta_base": cycle, "z_init": d["y_init"], "sigma": jnp.full(2, 0.5)}
+
+
 def by_rate(program, d: Data):
     return one_comp_mm_elim_abs(d, michaelis_menten_by_rate)
 
@@ -90,7 +105,7 @@ def by_rate(program, d: Data):
 TRUNCATION = -2 * norm.logcdf(2.0) - 2 * norm.logcdf(1.0)
 
 REFERENCES = {
-    "hudson_lynx_hare-lotka_volterra": Reference(hares_and_lynxes, constant=TRUNCATION),
+    "hudson_lynx_hare-lotka_volterra": Reference(hares_and_lynxes, constant=TRUNCATION, better=by_cycle, start=ten_years),
     "one_comp_mm_elim_abs-one_comp_mm_elim_abs": Reference(
         one_comp_mm_elim_abs, constant=4 * np.log(2.0), better=by_rate, in_logs=("K_m", "V_m")
     ),

@@ -35,6 +35,17 @@ def kilpisjarvi(x, alpha_prior, beta_prior):
 
 
 @ppl.model
+def kilpisjarvi_at_mean(x, alpha_prior, beta_prior):
+    """The same, by the level at the mean year: it does not depend on the slope, as that at year 0 does."""
+    beta = sample("beta", dist.Normal(*beta_prior))
+    mean, sd = alpha_prior
+    level = sample("level", dist.Normal(mean + beta * x.mean(), sd))
+    ppl.deterministic("alpha", level - beta * x.mean())
+    sigma = sample("sigma", flat_positive())
+    sample("y", dist.Normal(level + beta * (x - x.mean()), sigma))
+
+
+@ppl.model
 def blr(x):
     beta = sample("beta", dist.Normal(0.0, 10.0).expand([x.shape[1]]))
     sigma = sample("sigma", dist.HalfNormal(10.0))
@@ -80,20 +91,25 @@ def kidscore_momhsiq(d: Data):
     return kidscore(design(d["mom_hs"], d["mom_iq"])) | {"y": d["kid_score"]}
 
 
-def kilpisjarvi_temperature(d: Data):
-    return kilpisjarvi(d["x"], (d["pmualpha"], d["psalpha"]), (d["pmubeta"], d["psbeta"])) | {"y": d["y"]}
+def kilpisjarvi_temperature(d: Data, model=kilpisjarvi):
+    return model(d["x"], (d["pmualpha"], d["psalpha"]), (d["pmubeta"], d["psbeta"])) | {"y": d["y"]}
 
 
 def blr_simulated(d: Data):
     return blr(d["X"]) | {"y": d["y"]}
 
 
-def centred(d: Data):
-    return d["X"][:, 1:] - d["X"][:, 1:].mean(0)
-
-
 def diamond_prices(d: Data):
-    return diamonds(centred(d)) | {"y": d["Y"]}
+    columns = d["X"][:, 1:]
+    return diamonds(columns - columns.mean(0)) | {"y": d["Y"]}
+
+
+# -- better coordinates ----------------------------------------------------------------------------------------------
+
+
+def orthonormal(program: ppl.Program, d: Data):
+    """Coefficients of orthonormal columns: beta = R^-1 base, where X = Q R."""
+    return program.reparam({"beta": Linear(np.linalg.inv(np.linalg.qr(program.args[0], mode="r")))})
 
 
 def whitened(program: ppl.Program, d: Data):
@@ -101,17 +117,21 @@ def whitened(program: ppl.Program, d: Data):
 
     R'R is the precision of b times 0.12^2: X'X from the data, errors having a scale of 0.12, and 0.12^2 I from the prior.
     """
-    x = centred(d)
+    x = program.args[0]
     r = np.linalg.cholesky(x.T @ x + 0.12**2 * np.eye(x.shape[1])).T
     return program.reparam({"b": Linear(np.linalg.inv(r))})
 
 
+def at_mean(program: ppl.Program, d: Data):
+    return kilpisjarvi_temperature(d, kilpisjarvi_at_mean)
+
+
 REFERENCES = {
     "diamonds-diamonds": Reference(diamond_prices, constant=LOG_2, better=whitened),
-    "earnings-earn_height": Reference(earn_height),
-    "earnings-logearn_interaction": Reference(logearn_interaction),
-    "kidiq-kidscore_momhsiq": Reference(kidscore_momhsiq, constant=LOG_2),
-    "kilpisjarvi_mod-kilpisjarvi": Reference(kilpisjarvi_temperature),
+    "earnings-earn_height": Reference(earn_height, better=orthonormal),
+    "earnings-logearn_interaction": Reference(logearn_interaction, better=orthonormal),
+    "kidiq-kidscore_momhsiq": Reference(kidscore_momhsiq, constant=LOG_2, better=orthonormal),
+    "kilpisjarvi_mod-kilpisjarvi": Reference(kilpisjarvi_temperature, better=at_mean),
     "mesquite-logmesquite": Reference(logmesquite),
     "nes1972-nes": Reference(nes),
     "sblrc-blr": Reference(blr_simulated, constant=LOG_2),
