@@ -24,8 +24,8 @@ def random_module(name: str, module: M, prior: Callable[[str, Array], Any] | Any
     Args:
         name: the choices are nested under it, one a parameter: `{"layers.0.weight": array, ...}`.
         module: an Equinox module (or any pytree), whose floating-point arrays are sampled; or a Flax NNX module, whose
-            floating-point `nnx.Param`s are, and other state (batch statistics, random streams) is kept. Shapes and dtypes
-            come from it; its own weights have no influence.
+            floating-point parameters (`nnx.Param`) are, and other state (batch statistics, random streams) is kept.
+            Shapes and dtypes come from it; its own weights have no influence.
         prior: a function `(path, leaf) -> distribution`, or `None` in place of the distribution to keep that parameter as
             it is; or one distribution for all. A distribution smaller than its parameter is repeated over it.
 
