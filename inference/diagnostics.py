@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from ppl.choices import flatten
+
 RHAT_LIMIT = 1.01
 
 
@@ -90,14 +92,3 @@ def complaints(posterior) -> list[str]:
                 "look for several modes or a parameter that the data do not determine."
             )
     return found
-
-
-def flatten(tree, prefix: str = "") -> dict[str, Any]:
-    """Nested dict to dotted names."""
-    out = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            out.update(flatten(value, f"{prefix}{name}."))
-        else:
-            out[f"{prefix}{name}"] = value
-    return out

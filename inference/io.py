@@ -11,9 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-import ppl
-
-from . import diagnostics
+from ppl.choices import flatten, nest, paths, put
 
 SCHEMA = "evidentia.posterior"
 VERSION = 1
@@ -24,7 +22,7 @@ def save(posterior, path) -> None:
     """Write `posterior` to the file `path`, exactly that name."""
     arrays, names = {}, {}
     for group in GROUPS:
-        flat = _paths(getattr(posterior, group))
+        flat = list(paths(getattr(posterior, group)))
         names[group] = [list(p) for p, _ in flat]
         arrays.update({f"{group}/{i}": np.asarray(x) for i, (_, x) in enumerate(flat)})
     header = {"schema": SCHEMA, "version": VERSION, "names": names, "provenance": posterior.provenance}
@@ -53,7 +51,7 @@ def load(path) -> Any:
                     "Update evidentia."
                 )
             groups = {
-                group: _nest([(path, file[f"{group}/{i}"]) for i, path in enumerate(header["names"][group])])
+                group: _nested({tuple(path): file[f"{group}/{i}"] for i, path in enumerate(header["names"][group])})
                 for group in GROUPS
             }
             return Posterior(**groups, provenance=header["provenance"])
@@ -116,29 +114,20 @@ def to_datatree(
 def _latent(program, draws):
     """The draws that are latent choices of `program`: what it needs to be run again."""
     latent = {name for name, row in program.sites().items() if row.kind == "latent"}
-    return ppl.choices.nest({name: x for name, x in ppl.choices.flatten(draws).items() if name in latent})
+    return nest({name: x for name, x in flatten(draws).items() if name in latent})
 
 
 def _flat(tree) -> dict[str, np.ndarray]:
-    return {name: np.asarray(x) for name, x in diagnostics.flatten(tree).items()}
+    return {name: np.asarray(x) for name, x in flatten(tree).items()}
 
 
 def _one_chain(tree) -> dict[str, np.ndarray]:
     return {name: x[None] for name, x in _flat(tree).items()}
 
 
-def _paths(tree, prefix=()):
-    out = []
-    for name, value in tree.items():
-        out += _paths(value, (*prefix, name)) if isinstance(value, dict) else [((*prefix, name), value)]
-    return out
-
-
-def _nest(entries):
+def _nested(leaves) -> dict[str, Any]:
+    """The nested dict with these leaves by path."""
     out: dict[str, Any] = {}
-    for path, value in entries:
-        node = out
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = value
+    for path, value in leaves.items():
+        put(out, path, value)
     return out

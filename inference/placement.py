@@ -73,4 +73,5 @@ def cores() -> int:
 
 
 def default_placement() -> Placement:
+    """`Threads()` where JAX runs on CPUs, `Vectorized()` on accelerators."""
     return Threads() if jax.default_backend() == "cpu" else Vectorized()

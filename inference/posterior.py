@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 import ppl
+from ppl.choices import flatten
 
 from . import diagnostics, io
 
@@ -41,7 +42,7 @@ class Posterior:
 
     def __getitem__(self, name: str):
         """The draws of a site, (chain, draw, ...); dotted names reach into nested programs."""
-        flat = diagnostics.flatten(self.draws)
+        flat = flatten(self.draws)
         if name in flat:
             return flat[name]
         node: Any = self.draws
@@ -94,5 +95,5 @@ class Posterior:
 
     def __repr__(self) -> str:
         chains, draws = self.shape
-        sites = [f"{name}{list(np.shape(x)[2:]) or ''}" for name, x in diagnostics.flatten(self.draws).items()]
+        sites = [f"{name}{list(np.shape(x)[2:]) or ''}" for name, x in flatten(self.draws).items()]
         return f"Posterior: {chains} chains x {draws} draws of {', '.join(sites)}\n{diagnostics.footer(self)}"

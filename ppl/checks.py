@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._errors import nearest, quote
-from .choices import Choices, Partial, as_data, walk
+from .choices import Choices, Partial, as_data, paths, put, walk
 from .distributions import is_traced
-from .site import SiteInfo, Table
+from .site import Table
 from .values import possible
 
 _WHY_NOT = {
@@ -26,15 +26,6 @@ _WHY_NOT = {
     "intervened": "it was set by an intervention",
     "latent": "it is latent",
 }
-
-
-def paths(table: Mapping[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], SiteInfo]]:
-    """Every row of a nested table with its path of names."""
-    for name, row in table.items():
-        if isinstance(row, Mapping):
-            yield from paths(row, (*before, name))
-        else:
-            yield (*before, name), row
 
 
 def a_dict(values: object, what: str) -> None:
@@ -78,7 +69,7 @@ def place(table: Table, values: Mapping[str, Any], what: str, kinds: set[str]) -
                 f"site '{address}' has shape {row.shape}{plates}, but {what} have shape {shape} for it. "
                 "Give one value for each entry, axes of enclosing plates first, or change the model's arguments."
             )
-        _put(out, path, value if isinstance(value, Partial) else _convert(value, row.dtype))
+        put(out, path, value if isinstance(value, Partial) else _convert(value, row.dtype))
     return out
 
 
@@ -90,12 +81,6 @@ def _convert(value: Any, dtype: Any) -> Any:
         return value
     whole = np.asarray(value).astype(dtype)
     return jnp.asarray(whole) if np.array_equal(whole, np.asarray(value)) else value
-
-
-def _put(tree: Choices, path: tuple[str, ...], value: Any) -> None:
-    for name in path[:-1]:
-        tree = tree.setdefault(name, {})
-    tree[path[-1]] = value
 
 
 def addresses_differ(table: Table) -> None:
@@ -140,7 +125,7 @@ def calls(table: Table, functions: Mapping[str, Callable]) -> Choices:
             raise ValueError(
                 f"the interventions give a function for '{address}', but no ppl.call has that name.{nearest(address, known)}"
             )
-        _put(out, known[address], fn)
+        put(out, known[address], fn)
     return out
 
 
@@ -162,7 +147,7 @@ def rules(table: Table, given: Mapping[str, Any]) -> Choices:
                 f"the reparameterisation of site '{address}' must be a function (name, distribution) -> value, "
                 f"such as ppl.NonCentered(), but got {type(rule).__name__}."
             )
-        _put(out, path, rule)
+        put(out, path, rule)
     return out
 
 

@@ -4,7 +4,7 @@ An *address* such as `"school.theta"` is a path of names joined by dots. Data ma
 entries are missing, and become latent.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -71,13 +71,10 @@ def holes(x: Any) -> Any:
     return as_data(x) if isinstance(x, np.ma.MaskedArray) else x
 
 
-def walk(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def walk(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Every leaf of a nested dict with its dotted address, depth first."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from walk(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    for path, value in paths(tree):
+        yield ".".join(path), value
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,12 +86,24 @@ def nest(flat: Mapping[str, Any]) -> Choices:
     """`{dotted address: leaf}` to a nested dict."""
     out: Choices = {}
     for address, value in flat.items():
-        *path, last = address.split(".")
-        node = out
-        for name in path:
-            node = node.setdefault(name, {})
-        node[last] = value
+        put(out, address.split("."), value)
     return out
+
+
+def put(tree: Choices, path: Sequence[str], value: Any) -> None:
+    """Set the leaf at a path of names in place, making the groups on the way."""
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+    tree[path[-1]] = value
+
+
+def paths(tree: Mapping[str, Any], before: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every leaf of a nested dict (of values, or of rows of a table) with its path of names, depth first."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from paths(value, (*before, name))
+        else:
+            yield (*before, name), value
 
 
 def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> Choices:

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from .choices import flatten
+from .choices import flatten, paths
 from .interpreters import Relate
 from .site import SiteInfo
 
@@ -23,7 +23,7 @@ def parents(program: Any) -> Edges:
     Example:
         `parents(eight_schools(sigma))["theta"] == {"mu", "tau"}`
     """
-    from .checks import paths, place
+    from .checks import place
 
     rows = {".".join(path): row for path, row in paths(program.table())}
     free, fixed = {"latent", "deterministic"}, {"intervened"}

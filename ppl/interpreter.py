@@ -8,6 +8,7 @@ pure function, so that `vmap`, `scan` and `cond` work for every interpreter, pre
 Law: `pure(body)` has no side effect but to return its record; combinators stack records and sum totals.
 """
 
+import abc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -72,7 +73,7 @@ class Rules(NamedTuple):
 NO_RULES = Rules()
 
 
-class Interpreter:
+class Interpreter(abc.ABC):
     """Base of all interpreters. A finished one defines `latent(site) -> value`, and `keeps`: which records it wants.
 
     `latent` chooses the value of a site that no data fix; the base class adds up `log_prior` and `log_likelihood`.
@@ -89,9 +90,9 @@ class Interpreter:
 
     # -- what a finished interpreter says ------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def latent(self, site: Site) -> Array:
         """The value of a latent site."""
-        raise NotImplementedError
 
     def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:
         """Log density of each batch element. `inside`: the value is a mapped one, or data that were checked at the door."""
@@ -99,6 +100,7 @@ class Interpreter:
 
     def relate(self, name: str, parameters: Any) -> None:
         """Told what the site `name` is computed from; only the interpreter that draws graphs listens."""
+        return None
 
     # -- what happens at each kind of site -----------------------------------------------------------------------------
 

@@ -14,8 +14,7 @@ from jax import Array
 
 from ._errors import quote
 from ._keys import check_key
-from .checks import paths
-from .choices import Choices, merge, walk
+from .choices import Choices, merge, paths, put, walk
 from .graph import descendants
 from .interpreters import Forecast
 from .program import Program
@@ -89,10 +88,8 @@ def _match(program: Program, data: Mapping[str, Any], draws: Mapping[str, Any]) 
             continue
         if lead is not None and front != lead:
             raise ValueError(f"draws of site '{address}' have leading axes {front}, but others have {lead}.")
-        lead, node = front, given
-        for name in path[:-1]:
-            node = node.setdefault(name, {})
-        node[path[-1]] = have[address]
+        lead = front
+        put(given, path, have[address])
     if lead is None:
         raise ValueError(f"no draw belongs to a latent site of the program: it has {quote(rows)}, the draws {quote(have)}.")
     return given, lead

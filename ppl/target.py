@@ -14,8 +14,7 @@ import numpy as np
 from jax import Array
 
 from ._errors import quote
-from .checks import paths
-from .choices import Choices, merge, walk
+from .choices import Choices, merge, paths, put, walk
 from .distributions import dist, is_traced
 from .interpreter import Interpreter
 from .interpreters import Audit, Constrain, Free, Holes, Unconstrained
@@ -194,10 +193,7 @@ class Target(eqx.Module):
             value = position[slot.start : slot.start + slot.size]
             if slot.missing is not None:
                 value = jnp.zeros(math.prod(slot.shape), position.dtype).at[np.array(slot.missing)].set(value)
-            node = out
-            for name in slot.path[:-1]:
-                node = node.setdefault(name, {})
-            node[slot.path[-1]] = value.reshape(slot.shape)
+            put(out, slot.path, value.reshape(slot.shape))
         return out
 
 

@@ -19,8 +19,8 @@ import jax
 import numpy as np
 
 import ppl
+from ppl.choices import flatten
 
-from ..diagnostics import flatten
 from ..mcmc.nuts import NUTS
 from ..mcmc.sample import mcmc
 

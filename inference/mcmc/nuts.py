@@ -36,6 +36,8 @@ from ..numerics import finite_or, population_count, select, trailing_ones
 
 DIVERGENCE = 1000.0  # largest energy error of a leapfrog step, in nats, as in Stan
 
+# Replacements of candidates in one draw: at most about ln n + 0.6 in the mean for a subtree of n like points, 37 in all
+# for ten full doublings, with a variance no larger. Past 128 the exponentials are used again; that is 15 sd away.
 NUM_JUMPS = 128
 
 
@@ -117,7 +119,7 @@ class NUTS(Kernel):
         """Costs no density: the first `step` evaluates the position and stays there."""
         return NUTSState(position, jnp.asarray(UNEVALUATED, position.dtype), jnp.zeros_like(position))
 
-    def step(self, key, state: NUTSState, target, max_depth=None) -> tuple[NUTSState, NUTSInfo]:
+    def step(self, key, state: NUTSState, target) -> tuple[NUTSState, NUTSInfo]:
         if self.step_size is None or self.metric is None:
             raise ValueError("NUTS: step size and metric must be known to take a step; see inference.adapted.")
         position, log_density, gradient = state
@@ -125,7 +127,7 @@ class NUTS(Kernel):
         # A state not yet evaluated makes one step of length zero, which is always accepted if its density is finite.
         known = log_density > 0.5 * UNEVALUATED
         step_size = jnp.where(known, jnp.asarray(self.step_size, dtype), 0.0)
-        max_depth = jnp.where(known, self.max_depth if max_depth is None else max_depth, 1)
+        max_depth = jnp.where(known, self.max_depth, 1)
 
         key_momentum, key_choices = jax.random.split(key)
         momentum = metric.sample_momentum(key_momentum)

@@ -38,6 +38,8 @@ class Moments(NamedTuple):
 
 
 class FisherState(NamedTuple):
+    """The metric so far, and the moments of the two overlapping windows."""
+
     metric: Diagonal
     older: Moments
     younger: Moments
