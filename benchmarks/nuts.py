@@ -15,9 +15,10 @@ import statistics
 import subprocess
 import sys
 import time
-from math import exp, log
+from math import exp, isnan, log, nan
 
 CHAINS, WARMUP, DRAWS = 4, 1000, 1000
+LONG_RUN = 30.0  # seconds; the difference of two runs longer than this says nothing about the time to compile
 
 
 def ours(name: str, seed: int) -> dict:
@@ -138,7 +139,7 @@ def main() -> None:
         rows.append(row)
         ratios.append(ratio)
         print(" | ".join(row), flush=True)
-    means = [exp(statistics.fmean(log(max(r[i], 1e-3)) for r in ratios)) for i in range(4)]
+    means = [exp(statistics.fmean(log(r[i]) for r in ratios if not isnan(r[i]))) for i in range(4)]
     rows.append(["**geometric mean**", *(f"**{m:.2f}**" for m in means), "", "", ""])
     print(" | ".join(rows[-1]))
     if args.write:
@@ -147,6 +148,7 @@ def main() -> None:
         note = (
             f"Ratios Evidentia / NumPyro: above 1 is better for the first two, below 1 for the last two. Median (range) of "
             f"{args.rounds} alternating rounds, each a fresh process; {CHAINS} chains x ({WARMUP} + {DRAWS}), float64. "
+            f"Trace + compile is whole time - run time; where a run takes over {LONG_RUN:.0f} s it is not measurable (-). "
             f"{machine()}"
         )
         write("nuts", "NUTS against NumPyro's NUTS", note, HEADER, rows)
@@ -168,11 +170,13 @@ def compare(name: str, runs: dict[str, list[dict]]) -> tuple[list[str], list[flo
     ]
     per_round = [[m(a) / m(b) for a, b in zip(runs["ours"], runs["numpyro"], strict=True)] for m in measures]
     medians = [statistics.median(x) for x in per_round]
+    if max(r["run"] for r in runs["numpyro"]) > LONG_RUN:
+        medians[2] = nan
 
     def both(measure, digits: int) -> str:
         return ", ".join(f"{statistics.median(measure(r) for r in runs[who]):.{digits}f}" for who in ("ours", "numpyro"))
 
-    cells = [f"{m:.2f} ({min(x):.2f}-{max(x):.2f})" for m, x in zip(medians, per_round, strict=True)]
+    cells = ["-" if isnan(m) else f"{m:.2f} ({min(x):.2f}-{max(x):.2f})" for m, x in zip(medians, per_round, strict=True)]
     rhat = ", ".join(f"{max(r['rhat'] for r in runs[who]):.3f}" for who in ("ours", "numpyro"))
     return [name, *cells, both(measures[0], 0), both(measures[1], 1), rhat], medians
 
