@@ -9,10 +9,12 @@ Law: `pure(body)` has no side effect but to return its record; combinators stack
 """
 
 import abc
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -128,7 +130,7 @@ class Interpreter(abc.ABC):
             log_p = self.log_prob(d, value, inside=True)
             self.put("choices", name, value)
             self.put("densities", name, log_p)
-            self.add("log_prior", jnp.sum(log_p))
+            self.add("log_prior", log_p)
             return value
         if isinstance(data, Partial):
             return self._partial(site, info, data)
@@ -138,7 +140,7 @@ class Interpreter(abc.ABC):
         self.put("pointwise", name, log_p)
         self.put("densities", name, log_p)
         self.relate(name, d)
-        self.add("log_likelihood", jnp.sum(log_p))
+        self.add("log_likelihood", log_p)
         return data
 
     def _reparameterised(self, name: str, d: Any) -> Array:
@@ -165,8 +167,8 @@ class Interpreter(abc.ABC):
             self.put("observed", site.name, jnp.where(data.known, value, jnp.nan))
         self.put("pointwise", site.name, jnp.where(known, log_p, 0.0))
         self.put("densities", site.name, log_p)
-        self.add("log_prior", jnp.sum(jnp.where(known, 0.0, log_p)))
-        self.add("log_likelihood", jnp.sum(jnp.where(known, log_p, 0.0)))
+        self.add("log_prior", jnp.where(known, 0.0, log_p))
+        self.add("log_likelihood", jnp.where(known, log_p, 0.0))
         return value
 
     def _written(self, name: str, d: Any, obs: Any) -> tuple[Any, Any]:
@@ -213,7 +215,7 @@ class Interpreter(abc.ABC):
         self.put("pointwise", name, log_weight)
         self.put("densities", name, log_weight)
         self.relate(name, log_weight)
-        self.add("log_likelihood", jnp.sum(jnp.asarray(log_weight)))
+        self.add("log_likelihood", jnp.asarray(log_weight))
 
     def deterministic(self, name: str, value: Any) -> Any:
         """A value worth keeping; an intervention may replace it."""
@@ -243,7 +245,8 @@ class Interpreter(abc.ABC):
             self.record.trees.setdefault(kind, {})[name] = value
 
     def add(self, kind: str, value: Array) -> None:
-        """Add to a running total."""
+        """Add the entries of an array to a running total. A scalar needs no sum: tracing one would take a millisecond."""
+        value = jnp.sum(value) if jnp.ndim(value) else value
         self.record.totals[kind] = self.record.totals[kind] + value if kind in self.record.totals else value
 
     def _add_totals(self, totals: Mapping[str, Array]) -> None:
@@ -252,7 +255,8 @@ class Interpreter(abc.ABC):
 
     def total(self, *kinds: str) -> Array:
         """The sum of some totals; 0.0 for a program that added nothing."""
-        return sum((self.record.totals[k] for k in kinds if k in self.record.totals), jnp.zeros(()))
+        found = [self.record.totals[k] for k in kinds if k in self.record.totals]
+        return reduce(operator.add, found) if found else jnp.zeros(())
 
     def check(self, name: str, verb: str) -> None:
         """Refuse names that are used twice, and sites inside a raw JAX transformation."""

@@ -120,7 +120,7 @@ class Generate(Interpreter):
         log_p = distributions.log_prob(site.distribution, given)
         if site.missing is not None:  # the known entries are data, and weigh in log_likelihood
             log_p = jnp.where(site.missing, log_p, 0.0)
-        self.add("log_weight", jnp.sum(log_p))
+        self.add("log_weight", log_p)
         return given
 
 
@@ -130,11 +130,13 @@ class Unconstrained(Interpreter):
     def latent(self, site: Site) -> Array:
         transform = distributions.bijector(site.distribution.support)
         u = self.inputs.given[site.name]
+        if distributions.is_identity(transform):
+            return u
         value = jnp.asarray(transform(u))
         log_jacobian = transform.log_abs_det_jacobian(u, value)
         if site.missing is not None:
             log_jacobian = jnp.where(_match(site.missing, log_jacobian), log_jacobian, 0.0)
-        self.add("log_jacobian", jnp.sum(log_jacobian))
+        self.add("log_jacobian", log_jacobian)
         return value
 
     def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:

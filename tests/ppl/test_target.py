@@ -37,6 +37,22 @@ def test_correlation_matrices(x64, size):
     near(target.unconstrain(target.constrain(u)), u, 100)
 
 
+@pytest.mark.parametrize("value", [0, 1, False, True, 0.0, 1.0])
+def test_the_density_of_coins_and_its_slope(x64, value):
+    """log p = log sigmoid(+-b), with slope value - sigmoid(b), also at b = 0, where samplers often begin, and far out."""
+
+    @ppl.model
+    def coin():
+        b = sample("b", dist.ImproperUniform(dist.constraints.real, (), ()))
+        sample("y", dist.Bernoulli(logits=b))
+
+    target = ppl.Target(coin() | {"y": jnp.asarray(value)})
+    b = jnp.array([-800.0, -30.0, -1.0, 0.0, 1.0, 30.0, 800.0])
+    density, slope = jax.vmap(jax.value_and_grad(target.log_density))(b[:, None])
+    near(density, jax.nn.log_sigmoid(b if value else -b), 10)
+    near(slope[:, 0], float(value) - jax.nn.sigmoid(b), 10)
+
+
 def test_the_record_holds_deterministic_values_too():
     @ppl.model
     def model():
