@@ -61,7 +61,8 @@ def log_prob_inside(d: Any, value: Array) -> Array:
         loc, scale = jnp.asarray(d.loc), jnp.asarray(d.scale)
         return -0.5 * ((value - loc) / scale) ** 2 - jnp.log(scale) - 0.5 * math.log(2.0 * math.pi)
     if type(d) is dist.BernoulliLogits:
-        wrong = jnp.where(value, -d.logits, d.logits)  # -softplus(wrong), with the right slope at 0
+        logits = jnp.asarray(d.logits)
+        wrong = jnp.where(value, -logits, logits)  # -softplus(wrong), with the right slope at 0
         return -jnp.maximum(wrong, 0.0) - jnp.log1p(jnp.exp(jnp.minimum(wrong, -wrong)))
     return jnp.asarray(_unchecked(d).log_prob(value))
 

@@ -133,7 +133,7 @@ class Unconstrained(Interpreter):
         if distributions.is_identity(transform):
             return u
         value = jnp.asarray(transform(u))
-        log_jacobian = transform.log_abs_det_jacobian(u, value)
+        log_jacobian = jnp.asarray(transform.log_abs_det_jacobian(u, value))
         if site.missing is not None:
             log_jacobian = jnp.where(_match(site.missing, log_jacobian), log_jacobian, 0.0)
         self.add("log_jacobian", log_jacobian)

@@ -1,6 +1,7 @@
 """The front door: the same key gives the same draws wherever chains run, and a run cut short gives what is done."""
 
 import _thread
+import signal
 
 import jax
 import numpy as np
@@ -71,7 +72,15 @@ class Interrupt:
         pass
 
 
-def test_ctrl_c_keeps_what_is_done():
+@pytest.fixture
+def sigint():
+    """Ctrl-C as in a terminal: a process begun in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_keeps_what_is_done(sigint):
     with pytest.warns(inf.SamplingWarning, match=r"^Interrupted: \d+ of 1000000 draws per chain were made\.$"):
         posterior = inf.mcmc(
             conjugate(), inf.NUTS(), key=jax.random.key(0), draws=1_000_000, warmup=100, progress=Interrupt(10_000)
