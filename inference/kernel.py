@@ -1,8 +1,9 @@
-"""Kernel: a Markov transition that leaves a target invariant, as a settings object with two pure functions.
+"""Kernel: a Markov transition that leaves a target invariant, as a settings object with pure functions.
 
 ```python
 state       = kernel.init(key, target, position)      # state: a NamedTuple of arrays, with a field `position`
 state, info = kernel.step(key, state, target)         # info: a NamedTuple of scalars, one value per statistic
+state       = kernel.learn(i, state, info)            # in warm-up only; most kernels leave it to adapted(kernel)
 ```
 
 A kernel is an `equinox.Module`: what it may tune (step size, metric) are fields holding arrays, what shapes the program
@@ -25,13 +26,20 @@ Glossary, the same words everywhere in `inference`:
 """
 
 import abc
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 
 
 class Kernel(eqx.Module):
-    """The contract of every MCMC kernel; see the file's docstring for the words."""
+    """The contract of every MCMC kernel; see the file's docstring for the words.
+
+    - `learns`: names of the settings that warm-up learns where they are None: "step_size", "metric".
+    - `target_acceptance`: the mean acceptance rate that the step size is to reach.
+    """
+
+    learns: ClassVar[tuple[str, ...]] = ()
+    target_acceptance: ClassVar[float] = 0.8
 
     @abc.abstractmethod
     def init(self, key, target, position) -> Any:
@@ -40,6 +48,14 @@ class Kernel(eqx.Module):
     @abc.abstractmethod
     def step(self, key, state, target) -> tuple[Any, Any]:
         """One transition: the new state and the statistics of the move. Leaves `target` invariant."""
+
+    def learn(self, i, state, info) -> Any:
+        """The state, changed by what step number `i` of the chain (from 0) taught. The loop calls it after every step.
+
+        It is no part of the transition, and must return `state` itself once the warm-up is over. `i` is the same for all
+        chains, so a `lax.cond` on it stays a branch under `vmap`.
+        """
+        return state
 
 
 UNEVALUATED = -1e30  # log density of a state whose position has not been evaluated, or is not finite there

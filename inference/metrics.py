@@ -1,13 +1,19 @@
-"""Metrics: the kinetic energy of Hamiltonian kernels, `K(momentum) = momentum . velocity(momentum) / 2`.
+"""Metrics: the shape of the posterior as a kernel sees it.
 
-The inverse mass matrix should look like the posterior covariance. A metric offers three maps, so that a dense or a
-low-rank-plus-diagonal one can take the diagonal's place without a change in any kernel.
+A metric stands for a covariance C = F F' (the inverse mass matrix of Hamiltonian kernels), which should look like that of
+the posterior. Kernels use it only through four maps, so that any metric serves any kernel.
 
 ```python
 metric = Diagonal(variance)                 # (dim,): posterior variances
+metric = Dense.from_covariance(covariance)
+metric = LowRank(scale, directions, values) # a diagonal, corrected along few directions
 momentum = metric.sample_momentum(key)      # Normal(0, mass matrix)
-metric.velocity(momentum)                   # inverse mass matrix times momentum
+metric.velocity(momentum)                   # C momentum
+metric.unwhiten(normal)                     # F normal: a displacement with covariance C
+metric.whiten_gradient(gradient)            # F' gradient: the gradient where the metric is the identity
 ```
+
+Law: `unwhiten(whiten_gradient(m)) == velocity(m)`.
 """
 
 import abc
@@ -18,15 +24,23 @@ import jax.numpy as jnp
 
 
 class Metric(eqx.Module):
-    """The contract: how momenta are drawn and what velocity they stand for."""
+    """The contract. All vectors are (dim,)."""
 
     @abc.abstractmethod
     def sample_momentum(self, key) -> jax.Array:
-        """A momentum (dim,) from Normal(0, mass matrix)."""
+        """A momentum from Normal(0, C^-1)."""
 
     @abc.abstractmethod
     def velocity(self, momentum) -> jax.Array:
-        """Inverse mass matrix times `momentum`."""
+        """C momentum."""
+
+    @abc.abstractmethod
+    def unwhiten(self, vector) -> jax.Array:
+        """F vector: from the space where the metric is the identity."""
+
+    @abc.abstractmethod
+    def whiten_gradient(self, gradient) -> jax.Array:
+        """F' gradient: to the space where the metric is the identity."""
 
     def kinetic_energy(self, momentum):
         """Half the inner product of momentum and velocity, a scalar."""
@@ -34,7 +48,7 @@ class Metric(eqx.Module):
 
 
 class Diagonal(Metric):
-    """Independent coordinates: `variance` (dim,) is the diagonal of the inverse mass matrix."""
+    """Independent coordinates: `variance` (dim,) is the diagonal of C."""
 
     variance: jax.Array
 
@@ -44,3 +58,71 @@ class Diagonal(Metric):
 
     def velocity(self, momentum):
         return self.variance * momentum
+
+    def unwhiten(self, vector):
+        return jnp.sqrt(self.variance) * vector
+
+    def whiten_gradient(self, gradient):
+        return jnp.sqrt(self.variance) * gradient
+
+
+class Dense(Metric):
+    """All coordinates together: `covariance` C, `factor` F and `mass_factor` F^-T, each (dim, dim)."""
+
+    covariance: jax.Array
+    factor: jax.Array
+    mass_factor: jax.Array
+
+    @staticmethod
+    def identity(dim: int, dtype) -> "Dense":
+        """All coordinates alike and independent."""
+        return Dense(*(jnp.eye(dim, dtype=dtype) for _ in range(3)))
+
+    @staticmethod
+    def from_covariance(covariance) -> "Dense":
+        """The metric of a positive definite matrix (dim, dim)."""
+        factor = jnp.linalg.cholesky(covariance)
+        inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(factor), dtype=factor.dtype), lower=True)
+        return Dense(covariance, factor, inverse.T)
+
+    def sample_momentum(self, key):
+        return self.mass_factor @ jax.random.normal(key, self.covariance.shape[:1], self.covariance.dtype)
+
+    def velocity(self, momentum):
+        return self.covariance @ momentum
+
+    def unwhiten(self, vector):
+        return self.factor @ vector
+
+    def whiten_gradient(self, gradient):
+        return self.factor.T @ gradient
+
+
+class LowRank(Metric):
+    """A diagonal metric corrected along few directions: C = S (I + U (V - I) U') S.
+
+    - `scale` (dim,): the diagonal of S, standard deviations.
+    - `directions` (dim, rank): the columns of U, orthonormal.
+    - `values` (rank,): the diagonal of V, variances along the directions after scaling.
+    """
+
+    scale: jax.Array
+    directions: jax.Array
+    values: jax.Array
+
+    def sample_momentum(self, key):
+        normal = jax.random.normal(key, self.scale.shape, self.scale.dtype)
+        return self._stretch(normal, jax.lax.rsqrt(self.values)) / self.scale
+
+    def velocity(self, momentum):
+        return self.scale * self._stretch(self.scale * momentum, self.values)
+
+    def unwhiten(self, vector):
+        return self.scale * self._stretch(vector, jnp.sqrt(self.values))
+
+    def whiten_gradient(self, gradient):
+        return self._stretch(self.scale * gradient, jnp.sqrt(self.values))
+
+    def _stretch(self, vector, values):
+        """(I + U (V - I) U') vector."""
+        return vector + self.directions @ ((values - 1.0) * (self.directions.T @ vector))

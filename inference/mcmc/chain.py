@@ -25,7 +25,8 @@ def chunk(kernel, target, state, key, chain, start, num, *, length: int):
 
     @jax.jit  # so that tracing for the shapes of `info` and tracing for the loop are one and the same
     def step(state, i):
-        return kernel.step(jax.random.fold_in(chain_key, i), state, target)
+        state, info = kernel.step(jax.random.fold_in(chain_key, i), state, target)
+        return kernel.learn(i, state, info), info
 
     def body(j, carry):
         state, buffer = carry

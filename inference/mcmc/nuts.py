@@ -22,7 +22,7 @@ kernel = NUTS(max_depth=8)       # at most 2**8 - 1 gradients per draw
 ```
 """
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -110,6 +110,8 @@ class NUTS(Kernel):
     step_size: jax.Array | float | None = None
     metric: Metric | None = None
     max_depth: int = eqx.field(static=True, default=10)
+
+    learns: ClassVar[tuple[str, ...]] = ("step_size", "metric")
 
     def __check_init__(self):
         if not 1 <= self.max_depth <= 20:

@@ -25,10 +25,9 @@ from ..placement import Placement, default_placement
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
 from ..run import Outcome, run, seconds
-from .adaptation.warmup import Adapted, adapted
+from .adaptation.warmup import Adapted, adapted, open_to_learning
 from .chain import buffer_length, chunk
 from .initial import Initial, Uniform
-from .nuts import NUTS
 
 ATTEMPTS = 100  # first positions tried per chain
 
@@ -130,15 +129,18 @@ def _check(kernel, key, chains, draws, warmup) -> None:
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError("mcmc: key must be one typed key, for example jax.random.key(0).")
     if warmup == 0 and _open(kernel):
+        inner = getattr(kernel, "kernel", kernel)
+        name, settings = type(inner).__name__, open_to_learning(inner)
+        given = ", ".join(f"{setting}=..." for setting in settings)
         raise ValueError(
-            "mcmc: warmup=0 leaves the step size and metric of NUTS unlearned; give them, NUTS(step_size=..., metric=...), "
-            "or allow a warm-up."
+            f"mcmc: warmup=0 leaves the {' and '.join(settings).replace('_', ' ')} of {name} unlearned; give them, "
+            f"{name}({given}), or allow a warm-up."
         )
 
 
 def _open(kernel) -> bool:
     """Whether the kernel leaves settings to be learned."""
-    return isinstance(kernel, Adapted) or (isinstance(kernel, NUTS) and (kernel.step_size is None or kernel.metric is None))
+    return isinstance(kernel, Adapted) or bool(open_to_learning(kernel))
 
 
 def _ready(kernel: Kernel, warmup: int) -> Kernel:
@@ -152,8 +154,13 @@ def _ready(kernel: Kernel, warmup: int) -> Kernel:
 
 def _progress(progress, chains: int) -> Progress:
     if progress is True:
-        return Meter(f"{chains} chains", count=lambda record: {"divergences": int(np.sum(record[1].diverging))})
+        return Meter(f"{chains} chains", count=_divergences)
     return Silent() if progress is False or progress is None else progress
+
+
+def _divergences(record) -> dict[str, int]:
+    _, info = record
+    return {"divergences": int(np.sum(info.diverging))} if hasattr(info, "diverging") else {}
 
 
 # -- compiled programs ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """What warm-up learns: an acceptance rate, and the scales of a normal from its draws and gradients."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,6 @@ import pytest
 import inference as inf
 import ppl
 from inference.mcmc.adaptation.dual_averaging import DualAveraging
-from inference.mcmc.adaptation.fisher import FisherDiagonal
 
 
 @pytest.mark.parametrize("target", [0.6, 0.8, 0.95])
@@ -21,21 +22,96 @@ def test_dual_averaging_finds_the_step_size(target):
     assert float(averaging.average(state)) == pytest.approx(-np.log(target), rel=0.25)
 
 
-def test_the_fisher_metric_of_a_normal_is_exact_from_few_draws():
-    scales = jnp.array([1e-3, 1.0, 1e4])
-    estimator, state = FisherDiagonal(), FisherDiagonal().init(jnp.zeros(3))
-    for i in range(10):
-        x = scales * jax.random.normal(jax.random.key(i), (3,))
-        assert i == 0 or (state.metric.variance == 1.0).all()
-        state = estimator.update(state, x, -x / scales**2, window=100)
-    np.testing.assert_allclose(state.metric.variance, scales**2, rtol=1e-3)
+class Seen(NamedTuple):
+    """A state of a kernel."""
+
+    position: jax.Array
+    gradient: jax.Array
 
 
-def test_a_chain_that_does_not_move_leaves_the_metric_alone():
-    estimator, state = FisherDiagonal(), FisherDiagonal().init(jnp.zeros(2))
+DIM = 12
+ESTIMATORS = [inf.FisherDiagonal(), inf.FisherDense(), inf.FisherLowRank(rank=DIM), inf.FisherLowRank(), inf.Covariance()]
+pytest_estimators = pytest.mark.parametrize(
+    "estimator", ESTIMATORS, ids=lambda e: f"{type(e).__name__}{getattr(e, 'rank', '')}"
+)
+
+
+def fed(estimator, covariance, num, key=0):
+    """The estimator's state after draws of a normal with that covariance, and their gradients."""
+    draws = jax.random.multivariate_normal(jax.random.key(key), jnp.zeros(len(covariance)), covariance, (num,))
+    state = estimator.init(draws[0])
+    for x in draws:
+        state = estimator.add(state, Seen(x, -jnp.linalg.solve(covariance, x)))
+    return estimator.refit(state)
+
+
+def matrix(metric):
+    return jax.vmap(metric.velocity)(jnp.eye(DIM))
+
+
+def correlated(strength=0.9):
+    scales = jnp.logspace(-2, 2, DIM)
+    return (strength + (1 - strength) * jnp.eye(DIM)) * scales * scales[:, None]
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS[1:4], ids=["dense", "full rank", "default rank"])
+def test_the_fisher_metric_of_a_normal_is_exact_from_few_draws(x64, estimator):
+    """From dim + 2 draws; the covariance of so few would be off by tens of percent."""
+    covariance = correlated()
+    np.testing.assert_allclose(matrix(fed(estimator, covariance, DIM + 2).metric), covariance, rtol=1e-4)
+
+
+def test_the_diagonal_fisher_metric_of_a_normal_is_exact_from_few_draws():
+    scales = jnp.logspace(-3, 4, DIM)
+    np.testing.assert_allclose(fed(inf.FisherDiagonal(), jnp.diag(scales**2), 10).metric.variance, scales**2, rtol=1e-3)
+
+
+def test_a_low_rank_in_many_dimensions(x64):
+    """300 coordinates, two strong directions: from 60 draws, the condition number that is left is a hundredth of what the
+    diagonal metric leaves."""
+    dim = 300
+    directions, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(1), (dim, 2)))
+    covariance = jnp.eye(dim) + directions @ jnp.diag(jnp.array([1e4, -0.99])) @ directions.T
+
+    def condition(estimator):
+        metric = fed(estimator, covariance, 60).metric
+        values = np.linalg.eigvals(np.linalg.solve(jax.vmap(metric.velocity)(jnp.eye(dim)), covariance)).real
+        return values.max() / values.min()
+
+    assert condition(inf.FisherLowRank()) < 0.01 * condition(inf.FisherDiagonal())
+
+
+def test_the_covariance_of_many_draws(x64):
+    covariance = correlated(0.5)
+    found = matrix(fed(inf.Covariance(), covariance, 4000).metric)
+    scales = jnp.sqrt(jnp.diag(covariance))
+    np.testing.assert_allclose(found / scales / scales[:, None], covariance / scales / scales[:, None], atol=0.1)  # 5 sd
+
+
+@pytest_estimators
+def test_no_metric_from_too_few_draws(estimator):
+    np.testing.assert_array_equal(matrix(fed(estimator, correlated(), 9).metric), jnp.eye(DIM))
+
+
+@pytest_estimators
+def test_a_chain_that_does_not_move_leaves_the_metric_alone(estimator):
+    state = estimator.init(jnp.zeros(DIM))
     for _ in range(20):
-        state = estimator.update(state, jnp.ones(2), jnp.ones(2), window=7)
-    np.testing.assert_array_equal(state.metric.variance, jnp.ones(2))
+        state = estimator.add(state, Seen(jnp.ones(DIM), jnp.ones(DIM)))
+    np.testing.assert_array_equal(matrix(estimator.refit(state).metric), jnp.eye(DIM))
+
+
+@pytest_estimators
+def test_the_far_past_is_forgotten(x64, estimator):
+    """Draws of another scale, then two windows of the right one: the metric is that of the right one alone."""
+    state = fed(estimator, 1e6 * jnp.eye(DIM), 30)
+    assert estimator.fresh(state) == 30
+    state = estimator.switch(estimator.switch(state))
+    assert estimator.fresh(state) == 0
+    for x in jax.random.normal(jax.random.key(3), (60, DIM)):
+        state = estimator.add(state, Seen(x, -x))
+    variances = jnp.diag(matrix(estimator.refit(state).metric))
+    np.testing.assert_allclose(variances, 1.0, rtol=0.9 if isinstance(estimator, inf.Covariance) else 1e-6)
 
 
 def test_scales_far_from_one_are_learned(precision):

@@ -1,74 +1,86 @@
-"""A diagonal metric from draws and gradients.
+"""Metrics from draws and gradients, for kernels that have gradients.
 
-Among diagonal metrics, `variance = sd(draws) / sd(gradients)` makes the transformed posterior closest to a standard
-normal in Fisher divergence; for a normal posterior it is exact after a handful of draws, since there gradients are draws times
-the precision. It needs far fewer draws than the plain variance. (Seyboldt, Carlson and Carpenter, "Preconditioning
-Hamiltonian Monte Carlo by minimizing Fisher divergence", arXiv:2603.18845, and their sampler nutpie.)
+The metric under which a posterior looks most like a standard normal, in Fisher divergence, is the geometric mean of the
+covariance of the draws and the inverse covariance of the gradients: the C with C cov(gradients) C = cov(draws). For a
+normal posterior it is exact after dim + 1 draws, since there gradients are draws times the precision; the covariance of
+the draws alone needs far more. Among diagonal metrics it is sd(draws) / sd(gradients). (Seyboldt, Carlson and Carpenter,
+"Preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence", arXiv:2603.18845, and their sampler nutpie.)
 
-Two windows of running moments overlap: the older one gives the metric, at every draw; when the younger one is full it
-takes the older one's place, so that the far past is forgotten.
+- `FisherDiagonal`: cheapest; for posteriors whose coordinates are nearly independent.
+- `FisherDense`: all correlations; the default up to 100 coordinates.
+- `FisherLowRank`: the strongest correlations; the default above. In `low_rank.py`.
+
+None makes a metric before it has seen `least` draws: far from the typical set, one from fewer lets coordinates run ahead
+of each other, and more chains end in minor modes (measured).
 """
-
-from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ...metrics import Diagonal
+from ...metrics import Dense, Diagonal
 from ...numerics import finite_or, select
+from .estimator import Moments, WindowEstimator, Windows, all_finite
 
 
-class Moments(NamedTuple):
-    """Running count (), mean (2, dim) and sum of squared deviations (2, dim) of positions and gradients (Welford)."""
+class FisherDiagonal(WindowEstimator):
+    """The best diagonal metric."""
 
-    count: jax.Array
-    mean: jax.Array
-    squares: jax.Array
+    least: int = eqx.field(static=True, default=10)
+    every: int = eqx.field(static=True, default=1)
 
-    @staticmethod
-    def empty(dim, dtype) -> "Moments":
-        return Moments(jnp.zeros((), dtype), jnp.zeros((2, dim), dtype), jnp.zeros((2, dim), dtype))
+    def init(self, position) -> Windows:
+        empty = Moments.empty(jnp.stack([position, position]), pairs=False)
+        return Windows(Diagonal(jnp.ones_like(position)), empty, empty)
 
-    def add(self, values) -> "Moments":
-        count = self.count + 1
-        deviation = values - self.mean
-        mean = self.mean + deviation / count
-        return Moments(count, mean, self.squares + deviation * (values - mean))
+    def add(self, state: Windows, inner) -> Windows:
+        return state.add(jnp.stack([inner.position, inner.gradient]))
 
-
-class FisherState(NamedTuple):
-    """The metric so far, and the moments of the two overlapping windows."""
-
-    metric: Diagonal
-    older: Moments
-    younger: Moments
+    def refit(self, state: Windows) -> Windows:
+        draws, gradients = state.older.squares
+        variance = jnp.sqrt(draws / gradients)
+        usable = jnp.isfinite(variance) & (variance > 0) & (state.older.count >= self.least)
+        variance = jnp.clip(finite_or(variance, 1.0), 1e-20, 1e20)
+        return state._replace(metric=Diagonal(jnp.where(usable, variance, state.metric.variance)))
 
 
-class FisherDiagonal(eqx.Module):
-    """The estimator. The metric is the identity until `least` draws have been seen: far from the typical set, a metric
-    from fewer lets coordinates run ahead of each other, and more chains end in minor modes (measured)."""
+class FisherDense(WindowEstimator):
+    """The best dense metric; costs dim^2 per draw and dim^3 per `every` draws."""
 
-    least: int = 10
+    least: int = eqx.field(static=True, default=10)
+    every: int = eqx.field(static=True, default=10)
 
-    def init(self, position) -> FisherState:
-        """Nothing seen, all coordinates alike."""
-        empty = Moments.empty(position.shape[0], position.dtype)
-        return FisherState(Diagonal(jnp.ones_like(position)), empty, empty)
+    def init(self, position) -> Windows:
+        empty = Moments.empty(jnp.stack([position, position]), pairs=True)
+        return Windows(Dense.identity(len(position), position.dtype), empty, empty)
 
-    def update(self, state: FisherState, position, gradient, window) -> FisherState:
-        """Take in a draw; `window` is the number of draws at which the younger window replaces the older one."""
-        values = jnp.stack([position, gradient])
-        older, younger = state.older.add(values), state.younger.add(values)
-        full = younger.count >= window
-        empty = Moments.empty(position.shape[0], position.dtype)
-        older, younger = select(full, (younger, empty), (older, younger))
-        variance = bounded(jnp.sqrt(older.squares[0] / older.squares[1]), state.metric.variance)
-        metric = Diagonal(jnp.where(older.count >= self.least, variance, state.metric.variance))
-        return FisherState(metric, older, younger)
+    def add(self, state: Windows, inner) -> Windows:
+        return state.add(jnp.stack([inner.position, inner.gradient]))
+
+    def refit(self, state: Windows) -> Windows:
+        draws, gradients = state.older.squares / state.older.count
+        scale = balance(jnp.diag(draws), jnp.diag(gradients))
+        outer = scale[:, None] * scale
+        factor, inverse = geometric_mean(draws / outer, gradients * outer)
+        factor = factor * scale[:, None]
+        metric = Dense(factor @ factor.T, factor, inverse / scale[:, None])
+        usable = (state.older.count >= self.least) & all_finite(metric)
+        return state._replace(metric=select(usable, metric, state.metric))
 
 
-def bounded(variance, other):
-    """`variance` where it is a usable number, `other` where it is not."""
-    usable = jnp.isfinite(variance) & (variance > 0)
-    return jnp.clip(jnp.where(usable, finite_or(variance, 1.0), other), 1e-20, 1e20)
+def balance(variance_of_draws, variance_of_gradients):
+    """Scales that give draws / scale and gradients * scale equal variances: the best diagonal standard deviations."""
+    return jnp.sqrt(jnp.sqrt(variance_of_draws / variance_of_gradients))
+
+
+def geometric_mean(draws, gradients):
+    """F and F^-T, (dim, dim), of the C = F F' with C gradients C = draws.
+
+    Both covariances, balanced, get a little of the identity. Where fewer draws than dimensions have been seen, that keeps
+    the variance of the directions not seen at one; it must be small, for the answer is exact where it is nothing.
+    """
+    ridge = jnp.sqrt(jnp.finfo(draws.dtype).eps) * jnp.max(jnp.diag(draws)) * jnp.eye(len(draws), dtype=draws.dtype)
+    low = jnp.linalg.cholesky(gradients + ridge)
+    values, vectors = jnp.linalg.eigh(low.T @ (draws + ridge) @ low)
+    values = jnp.sqrt(jnp.sqrt(values))
+    return jax.scipy.linalg.solve_triangular(low.T, vectors * values), low @ (vectors / values)

@@ -1,15 +1,16 @@
 """`adapted(kernel)`: a kernel that learns its step size and metric while it warms up, and then keeps them.
 
-The wrapped kernel's settings travel in the state, so warm-up and sampling are one and the same compiled transition: the
-first `warmup` steps also update the settings, later ones do not.
+The wrapped kernel's settings travel in the state, so warm-up and sampling are one and the same compiled transition; after
+the first `warmup` steps nothing more is learned.
 
-Schedule (after nutpie): the metric follows every draw, from overlapping windows of 10 draws during the first 30% of
-warm-up, of 80 draws afterwards; it is frozen for the last 15%, which only polish the step size. The search for the step
-size starts afresh at both borders: its averages would otherwise remember a geometry that is gone.
+Schedule (after nutpie): the metric is made anew every few draws, from overlapping windows of 10 draws during the first
+30% of warm-up, of 80 draws and then ever more afterwards; it is frozen for the last 15%, which only polish the step size.
+The search for the step size starts afresh at both borders: its averages would otherwise remember a geometry that is gone.
 
 ```python
 inf.mcmc(program, inf.NUTS(), ...)                                   # adapted by itself
 inf.mcmc(program, inf.adapted(inf.NUTS(), target_acceptance=0.95), ...)
+inf.mcmc(program, inf.adapted(inf.NUTS(), estimator=inf.FisherDiagonal()), ...)
 ```
 """
 
@@ -23,27 +24,38 @@ from jax import lax
 
 from ...kernel import Kernel
 from ...numerics import select
+from .covariance import Covariance
 from .dual_averaging import DualAveraging, DualAveragingState
-from .fisher import FisherDiagonal
+from .estimator import Estimator
+from .fisher import FisherDense
+from .low_rank import FisherLowRank
+
+DENSE_LIMIT = 100  # in more dimensions a dense metric costs more per step than it is worth
 
 
 class Schedule(eqx.Module):
-    """How the draws of a warm-up are shared out; fractions of its length, and window sizes in draws."""
+    """How the draws of a warm-up are shared out: fractions of its length, and window sizes in draws."""
 
     early: float = 0.3
     final: float = 0.15
     early_window: int = 10
     window: int = 80
+    growth: float = 1.5
+
+    def borders(self, warmup):
+        """The step that ends the early phase, and the last one whose draw counts for the metric."""
+        early = jnp.round(self.early * warmup).astype(jnp.int32)
+        return early, warmup - jnp.round(self.final * warmup).astype(jnp.int32)
 
 
 class AdaptedState(NamedTuple):
-    """The wrapped kernel's state and what has been learned so far."""
+    """The wrapped kernel's state, and what has been learned so far."""
 
     inner: Any
     step_size: jax.Array
     averaging: DualAveragingState
     estimate: Any
-    count: jax.Array
+    window: jax.Array  # size of the next window
 
     @property
     def position(self):
@@ -56,7 +68,7 @@ class Adapted(Kernel):
     kernel: Kernel
     warmup: jax.Array | int = 1000
     averaging: DualAveraging = DualAveraging()
-    estimator: Any = FisherDiagonal()
+    estimator: Estimator | None = None
     schedule: Schedule = Schedule()
     first_step: float = 1.0
 
@@ -67,52 +79,80 @@ class Adapted(Kernel):
     def init(self, key, target, position) -> AdaptedState:
         inner = self.kernel.init(key, target, position)
         step_size = jnp.asarray(self.first_step, position.dtype)
+        averaging = self.averaging.init(step_size)
         return AdaptedState(
-            inner,
-            step_size,
-            self.averaging.init(step_size),
-            self.estimator.init(position),
-            jnp.int32(-1),
+            inner, step_size, averaging, self._estimator(inner).init(position), jnp.int32(self.schedule.window)
         )
 
     def step(self, key, state: AdaptedState, target):
         learned = {"step_size": state.step_size, "metric": state.estimate.metric}
-        learned = {name: value for name, value in learned.items() if getattr(self.kernel, name) is None}
-        kernel = dataclasses.replace(self.kernel, **learned)
-        inner, info = kernel.step(key, state.inner, target)
-        moved = state._replace(inner=inner, count=state.count + 1)
-        warming = (moved.count > 0) & (moved.count <= self.warmup)  # step 0 evaluates the first position
-        return lax.cond(warming, lambda s: self._learn(s, info), lambda s: s, moved), info
+        open_settings = {name: learned[name] for name in open_to_learning(self.kernel)}
+        inner, info = dataclasses.replace(self.kernel, **open_settings).step(key, state.inner, target)
+        return state._replace(inner=inner), info
 
-    def _learn(self, state: AdaptedState, info) -> AdaptedState:
-        inner, count = state.inner, state.count
-        early = jnp.round(self.schedule.early * self.warmup).astype(jnp.int32)
-        last = self.warmup - jnp.round(self.schedule.final * self.warmup).astype(jnp.int32)
-        window = jnp.where(count < early, self.schedule.early_window, self.schedule.window)
-        window = jnp.where(count + window > last, self.warmup + 1, window)  # too late to fill another window
+    def learn(self, i, state: AdaptedState, info) -> AdaptedState:
+        learning = (i > 0) & (i <= self.warmup)  # step 0 only evaluates the first position
+        return lax.cond(learning, lambda s: self._learn(i, s, info), lambda s: s, state)
 
-        averaging = self.averaging.update(state.averaging, info.acceptance_rate)
-        estimate = self.estimator.update(state.estimate, inner.position, inner.gradient, window)
-        estimate = select(count <= last, estimate, state.estimate)
-        afresh = self.averaging.init(self.averaging.average(averaging))
-        averaging = select((count == early) | (count == last), afresh, averaging)
-        done = count == self.warmup
-        step_size = jnp.where(done, self.averaging.average(averaging), self.averaging.step_size(averaging))
-        return AdaptedState(inner, step_size, averaging, estimate, count)
+    def _learn(self, i, state: AdaptedState, info) -> AdaptedState:
+        early, last = self.schedule.borders(self.warmup)
+        if "metric" in open_to_learning(self.kernel):
+            state = self._learn_metric(i, state, early, last)
+        if "step_size" in open_to_learning(self.kernel):
+            averaging = self.averaging.update(state.averaging, info.acceptance_rate)
+            afresh = self.averaging.init(self.averaging.average(averaging))
+            averaging = select((i == early) | (i == last), afresh, averaging)
+            done = i == self.warmup
+            step_size = jnp.where(done, self.averaging.average(averaging), self.averaging.step_size(averaging))
+            state = state._replace(step_size=step_size, averaging=averaging)
+        return state
+
+    def _learn_metric(self, i, state: AdaptedState, early, last) -> AdaptedState:
+        schedule, estimator = self.schedule, self._estimator(state.inner)
+        estimate = estimator.add(state.estimate, state.inner)
+        grown = jnp.ceil(state.window * schedule.growth).astype(jnp.int32)
+        window, next_window = jnp.where(i < early, schedule.early_window, jnp.stack([state.window, grown]))
+        full = (estimator.fresh(estimate) >= window) & (i + next_window <= last)  # later, no other window would fill
+        estimate = lax.cond(full, lambda e: estimator.switch(e), lambda e: e, estimate)
+        due = (i <= last) & (i % estimator.every == 0)
+        estimate = lax.cond(due, lambda e: estimator.refit(e), lambda e: e, estimate)
+        return state._replace(estimate=estimate, window=jnp.where(full & (i >= early), grown, state.window))
+
+    def _estimator(self, inner) -> Estimator:
+        """The estimator given, or the best for such states."""
+        if self.estimator is not None:
+            return self.estimator
+        if not hasattr(inner, "gradient"):
+            return Covariance()
+        return FisherDense() if inner.position.size <= DENSE_LIMIT else FisherLowRank()
 
 
-def adapted(kernel: Kernel, *, target_acceptance: float = 0.8, estimator=None, schedule=None) -> Adapted:
+def open_to_learning(kernel: Kernel) -> tuple[str, ...]:
+    """The settings that a warm-up has to learn: those that the kernel can learn and was not given."""
+    return tuple(name for name in kernel.learns if getattr(kernel, name) is None)
+
+
+def adapted(
+    kernel: Kernel,
+    *,
+    target_acceptance: float | None = None,
+    estimator: Estimator | None = None,
+    schedule: Schedule | None = None,
+) -> Adapted:
     """`kernel` with its step size and metric learned in warm-up; one that the kernel gives is kept.
 
-    - `target_acceptance`: mean acceptance to reach; 0.9-0.99 cures most divergences, at a price.
-    - `estimator`: how the metric is learned; `FisherDiagonal()` by default.
+    - `target_acceptance`: mean acceptance to reach, by default the kernel's own (0.8 for NUTS); 0.9-0.99 cures most
+      divergences, at a price.
+    - `estimator`: how the metric is learned. By default `FisherDense()`, above 100 dimensions `FisherLowRank()`, and for
+      kernels without gradients `Covariance()`.
     - `schedule`: a `Schedule`.
     """
-    if not 0 < target_acceptance < 1:
-        raise ValueError(f"adapted: target_acceptance must lie between 0 and 1, got {target_acceptance}.")
+    target = kernel.target_acceptance if target_acceptance is None else target_acceptance
+    if not 0 < target < 1:
+        raise ValueError(f"adapted: target_acceptance must lie between 0 and 1, got {target}.")
     return Adapted(
         kernel,
-        averaging=DualAveraging(target=target_acceptance),
-        estimator=FisherDiagonal() if estimator is None else estimator,
+        averaging=DualAveraging(target=target),
+        estimator=estimator,
         schedule=Schedule() if schedule is None else schedule,
     )
