@@ -3,6 +3,8 @@
 ```python
 posterior["theta"]                       # (chain, draw, ...) array, by site name
 print(posterior.summary())               # mean, sd, 94% interval, effective sizes, R-hat
+print(posterior.check())                 # what is wrong, if anything, and what to try
+posterior.plot()                         # densities and traces; plot_pairs(), plot_energy()
 posterior.to_datatree()                  # for ArviZ: plots, LOO, comparison
 posterior.predict(program, key=key)      # what the model says of new data
 posterior.save("run.npz"); Posterior.load("run.npz")
@@ -18,7 +20,7 @@ import numpy as np
 import ppl
 from ppl.choices import flatten
 
-from . import diagnostics, io
+from . import diagnostics, findings, io, plots
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -62,6 +64,24 @@ class Posterior:
         """Mean, sd, equal-tailed interval, bulk and tail effective sample size and R-hat of every scalar (or of the
         sites `names`). Printing it shows the table; `.table` is a pandas DataFrame."""
         return diagnostics.summary(self, names, interval)
+
+    def check(self) -> "findings.Check":
+        """What is wrong with these draws and what to try, in sentences: divergences and where they gather, R-hat, chains in
+        different places or stuck, effective sizes, energies, tree depths, heavy tails. True where nothing was found."""
+        return findings.check(self)
+
+    def plot(self, *names: str):
+        """A matplotlib figure with a row for each scalar of the sites `names` (default: the first 12): density and trace
+        of each chain, divergences marked."""
+        return plots.overview(self, names)
+
+    def plot_pairs(self, *names: str):
+        """A matplotlib figure of every two scalars of the sites `names` (default: the first 5), divergences marked."""
+        return plots.pairs(self, names)
+
+    def plot_energy(self):
+        """A matplotlib figure of the energies of a Hamiltonian kernel and their changes from draw to draw."""
+        return plots.energy(self)
 
     def to_datatree(self, **groups):
         """An `xarray.DataTree` for ArviZ, with groups posterior, sample_stats, warm-up, observed data and pointwise log

@@ -3,7 +3,8 @@
 An algorithm gives `advance(lane, state, start, num) -> (state, record)`, a compiled program that takes `num` steps. This
 loop decides how many steps a chunk has (about a tenth of a second), keeps the records, moves the progress bar, minds the
 budget, and on Ctrl-C stops after the chunks in flight and returns what is done. Nothing inside a compiled program calls
-back to the host.
+back to the host. At the borders of chunks, and at the end however it came, a keeper (see `inference.store`) may write
+down where the run stands.
 
 Several lanes (chains that do not wait for each other) are driven by a pool of threads; the lane that is furthest behind
 goes first, so an interrupted run has lanes of nearly equal length.
@@ -18,7 +19,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -28,12 +29,25 @@ from .progress import Progress, Silent
 CHUNK_SECONDS = 0.1
 
 
+class Keeper(Protocol):
+    """What keeps a run, asked whenever a lane has ended a chunk, by one thread at a time."""
+
+    def due(self) -> bool:
+        """Whether `save` should be called now."""
+        ...
+
+    def save(self, states: list[Any], records: list[list[Any]], done: list[int]) -> None:
+        """The states of all lanes, what led to them since the last call, and the steps taken. May empty the lists in
+        `records`."""
+        ...
+
+
 class Outcome(NamedTuple):
     """What a run came to."""
 
     states: list[Any]  # one per lane
-    records: list[list[Any]]  # per lane, one per chunk, cut to the steps taken
-    done: list[int]  # steps taken, per lane
+    records: list[list[Any]]  # per lane, one per chunk, cut to the steps taken; without those that a keeper took
+    done: list[int]  # steps taken, per lane, with those taken before
     seconds: float
     reason: str | None  # why it stopped early: "interrupted", "budget", or None
 
@@ -62,17 +76,22 @@ def run(
     workers: int = 1,
     progress: Progress | None = None,
     budget: float | str | None = None,
+    done: Sequence[int] | None = None,
+    keeper: Keeper | None = None,
 ) -> Outcome:
-    """Take `steps` steps in every lane.
+    """Take steps in every lane until it has `steps` of them.
 
     - `advance(lane, state, start, num)` returns the new state and a record: a pytree whose leaves have the steps on axis
       1, after an axis over the lane's members, with at least `num` filled.
     - `states`: the state of each lane. `start`: the number of the first step. `most`: the longest chunk.
     - `workers`: how many lanes to drive at a time.
+    - `done`: the steps that each lane has taken before, in an earlier part of this run.
+    - `keeper`: is given what is done, and at the end what it has not seen yet.
     """
     limit = seconds(budget)
     bar = Silent() if progress is None else progress
-    states, records, done, rates = list(states), [[] for _ in states], [0] * len(states), [0.0] * len(states)
+    states, records, rates = list(states), [[] for _ in states], [0.0] * len(states)
+    done = [0] * len(states) if done is None else list(done)
     waiting, lock, stop, errors = set(range(len(states))), threading.Lock(), threading.Event(), []
     begun = time.monotonic()
 
@@ -97,6 +116,8 @@ def run(
                 records[lane].append(record)
                 done[lane] += num
                 waiting.add(lane)
+                if keeper is not None and keeper.due():
+                    keeper.save(states, records, done)
             bar.update(num, record)
 
     def guarded():
@@ -108,7 +129,7 @@ def run(
 
     reason = None
     threads = [threading.Thread(target=guarded, daemon=True) for _ in range(max(1, min(workers, len(states))))]
-    bar.begin(steps * len(states))
+    bar.begin(sum(max(0, steps - taken) for taken in done))
     try:
         for thread in threads:
             thread.start()
@@ -122,6 +143,9 @@ def run(
             thread.join()
     finally:
         bar.end()
+        if keeper is not None:
+            with lock:  # after a second Ctrl-C threads may still be running
+                keeper.save(states, records, done)
     if errors:
         raise errors[0]
     if reason is None and min(done) < steps:

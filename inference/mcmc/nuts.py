@@ -59,6 +59,7 @@ class NUTSInfo(NamedTuple):
     tree_depth: jax.Array
     energy: jax.Array
     diverging: jax.Array
+    reached_max_treedepth: jax.Array
 
 
 class Candidate(NamedTuple):
@@ -223,6 +224,7 @@ class NUTS(Kernel):
             tree_depth=tree.depth,
             energy=chosen.energy,
             diverging=tree.diverging,
+            reached_max_treedepth=tree.depth >= self.max_depth,
         )
         return state, info
 

@@ -6,6 +6,7 @@ print(posterior.summary())
 ```
 """
 
+import dataclasses
 import time
 import warnings
 from functools import partial
@@ -19,14 +20,18 @@ import numpy as np
 import ppl
 
 from ..compiled import compiled
-from ..diagnostics import SamplingWarning, complaints
+from ..diagnostics import SamplingWarning
+from ..findings import AFTER_A_RUN, findings
 from ..kernel import UNEVALUATED, Kernel
 from ..placement import Placement, default_placement
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
 from ..run import Outcome, run, seconds
+from ..store import Store
 from .adaptation.warmup import Adapted, adapted, open_to_learning
 from .chain import buffer_length, chunk
+from .combine import Combination, Mixture
+from .identity import opened
 from .initial import Initial, Uniform
 
 ATTEMPTS = 100  # first positions tried per chain
@@ -44,6 +49,7 @@ def mcmc(
     placement: Placement | None = None,
     progress: bool | Progress = True,
     budget: float | str | None = None,
+    store: Store | None = None,
     keep_warmup: bool = False,
     check: bool = True,
 ) -> Posterior:
@@ -57,17 +63,19 @@ def mcmc(
     - `placement`: `Threads()` (default on CPUs) or `Vectorized()` (default on accelerators).
     - `progress`: True, False, or an object with begin, update and end (see `inference.progress`).
     - `budget`: seconds of sampling, or text such as "60s": stop then, and return what is done.
+    - `store`: a `Store("directory")` that keeps the run: the same line again continues it, with more `draws` extends it.
     - `keep_warmup`: keep the warm-up's draws too; its statistics are always kept.
     - `check`: False looks at no diagnostics and warns of nothing.
 
     Ctrl-C stops the run and returns the draws made so far, with a warning.
 
     Raises:
-        ValueError: for zero chains or draws, a discrete latent site, a first position that cannot be found, ...
+        ValueError: for zero chains or draws, a discrete latent site, a first position that cannot be found, a store that
+            holds another run, ...
     Warns:
         SamplingWarning: when the run stopped early, or the draws should not be trusted.
     """
-    _check(kernel, key, chains, draws, warmup)
+    _check(kernel, key, chains, draws, warmup, store)
     limit = seconds(budget)
     began = time.monotonic()
     target = ppl.as_target(program)
@@ -77,31 +85,36 @@ def mcmc(
 
     lanes = [np.array(lane, np.int32) for lane in placement.lanes(chains)]
     length = buffer_length(target.dim)
-    begin, advance, record = _programs(kernel, target, init, placement, key, lanes[0], length)
-    advance.wait()
-    compile_seconds = time.monotonic() - began
+    with opened(store, kernel, target, init, placement, key, lanes, warmup, draws) as kept:
+        begin, advance, record = _programs(kernel, target, init, placement, key, lanes[0], length)
+        advance.wait()
+        compile_seconds = time.monotonic() - began
 
-    def step(lane: int, state, start, num):
-        return advance(kernel, target, state, key, lanes[lane], start, num)
+        def step(lane: int, state, start, num):
+            return advance(kernel, target, state, key, lanes[lane], start, num)
 
-    def first(lane: int):
-        def evaluated(attempt: int):
-            return step(lane, begin(kernel, target, init, key, lanes[lane], _int(attempt)), _int(0), _int(1))
+        def first(lane: int):
+            def evaluated(attempt: int):
+                return step(lane, begin(kernel, target, init, key, lanes[lane], _int(attempt)), _int(0), _int(1))
 
-        return _first(target, lanes[lane], evaluated)
+            return _first(target, lanes[lane], evaluated)
 
-    states = [first(lane) for lane in range(len(lanes))]
-    outcome = run(
-        step,
-        states,
-        warmup + draws,
-        start=1,  # step 0 evaluated the first position
-        most=length,
-        workers=placement.workers(),
-        progress=_progress(progress, chains),
-        budget=limit,
-    )
-    positions, info = _join(outcome, warmup)
+        states = None if kept is None else kept.states()
+        outcome = run(
+            step,
+            [first(lane) for lane in range(len(lanes))] if states is None else states,
+            warmup + draws,
+            start=1,  # step 0 evaluated the first position
+            most=length,
+            workers=placement.workers(),
+            progress=_progress(progress, chains),
+            budget=limit,
+            done=None if kept is None else kept.done,
+            keeper=kept,
+        )
+        if kept is not None:
+            outcome = kept.whole(outcome)
+    positions, info = _join(outcome, warmup, draws)
     posterior = Posterior(
         draws=_named(record, target, positions[:, warmup:], length),
         stats={name: x[:, warmup:] for name, x in info.items()},
@@ -111,14 +124,14 @@ def mcmc(
         program=getattr(target, "program", None),
     )
     if check:
-        _warn(posterior, outcome, draws)
+        _warn(posterior, outcome, draws, store)
     return posterior
 
 
 # -- at the door ---------------------------------------------------------------------------------------------------------
 
 
-def _check(kernel, key, chains, draws, warmup) -> None:
+def _check(kernel, key, chains, draws, warmup, store) -> None:
     if isinstance(kernel, type) and issubclass(kernel, Kernel):
         raise ValueError(f"mcmc: the kernel is the class {kernel.__name__}; make one: {kernel.__name__}().")
     if not isinstance(kernel, Kernel):
@@ -128,9 +141,10 @@ def _check(kernel, key, chains, draws, warmup) -> None:
             raise ValueError(f"mcmc: {name} must be a whole number of at least {least}, got {value!r}.")
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError("mcmc: key must be one typed key, for example jax.random.key(0).")
+    if not (store is None or isinstance(store, Store)):
+        raise ValueError(f'mcmc: store must be a Store, for example Store("runs/schools"), got {type(store).__name__}.')
     if warmup == 0 and _open(kernel):
-        inner = getattr(kernel, "kernel", kernel)
-        name, settings = type(inner).__name__, open_to_learning(inner)
+        name, settings = _first_open(kernel)
         given = ", ".join(f"{setting}=..." for setting in settings)
         raise ValueError(
             f"mcmc: warmup=0 leaves the {' and '.join(settings).replace('_', ' ')} of {name} unlearned; give them, "
@@ -140,14 +154,26 @@ def _check(kernel, key, chains, draws, warmup) -> None:
 
 def _open(kernel) -> bool:
     """Whether the kernel leaves settings to be learned."""
+    if isinstance(kernel, Combination):
+        return any(_open(member) for member in kernel.kernels)
     return isinstance(kernel, Adapted) or bool(open_to_learning(kernel))
+
+
+def _first_open(kernel) -> tuple[str, tuple[str, ...]]:
+    """The name of the first kernel inside that leaves settings to be learned, and those settings."""
+    if isinstance(kernel, Combination):
+        return _first_open(next(member for member in kernel.kernels if _open(member)))
+    inner = getattr(kernel, "kernel", kernel)
+    return type(inner).__name__, open_to_learning(inner)
 
 
 def _ready(kernel: Kernel, warmup: int) -> Kernel:
     """The kernel that runs: wrapped if it has something to learn, its numbers as arrays (changing one compiles nothing)."""
-    if _open(kernel) and not isinstance(kernel, Adapted):
+    if isinstance(kernel, Combination):
+        kernel = dataclasses.replace(kernel, kernels=tuple(_ready(member, warmup) for member in kernel.kernels))
+    elif _open(kernel) and not isinstance(kernel, Adapted):
         kernel = adapted(kernel)
-    if isinstance(kernel, Adapted):
+    if isinstance(kernel, Adapted | Mixture):
         kernel = kernel.with_warmup(warmup)
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, float) else x, kernel)
 
@@ -219,9 +245,9 @@ def _pick(found, old, new):
 # -- what comes back -----------------------------------------------------------------------------------------------------
 
 
-def _join(outcome: Outcome, warmup: int):
-    """Positions (chain, step, dim) and statistics by name (chain, step), cut to what every chain has."""
-    done = min(outcome.done)
+def _join(outcome: Outcome, warmup: int, draws: int):
+    """Positions (chain, step, dim) and statistics by name (chain, step), cut to what every chain has and what was asked."""
+    done = min(*outcome.done, warmup + draws)
     if done <= warmup:
         raise (
             KeyboardInterrupt
@@ -269,12 +295,14 @@ def _provenance(key, kernel, placement, chains, draws, warmup, info, outcome, co
     }
 
 
-def _warn(posterior: Posterior, outcome: Outcome, draws: int) -> None:
+def _warn(posterior: Posterior, outcome: Outcome, draws: int, store: Store | None) -> None:
     if outcome.reason is not None:
         why = {"interrupted": "Interrupted", "budget": "The budget was spent"}[outcome.reason]
-        warnings.warn(f"{why}: {posterior.shape[1]} of {draws} draws per chain were made.", SamplingWarning, stacklevel=3)
-    for sentence in complaints(posterior):
-        warnings.warn(sentence, SamplingWarning, stacklevel=3)
+        said = f"{why}: {posterior.shape[1]} of {draws} draws per chain were made."
+        said += "" if store is None else " Run the same line again to continue."
+        warnings.warn(said, SamplingWarning, stacklevel=3)
+    for finding in findings(posterior, AFTER_A_RUN):
+        warnings.warn(str(finding), SamplingWarning, stacklevel=3)
 
 
 def _int(n: int):

@@ -17,9 +17,9 @@ FLOORS = {
         ["__init__"],
     ],
     "inference": [
-        ["kernel", "run", "compiled", "progress", "placement", "numerics"],
+        ["kernel", "run", "compiled", "progress", "placement", "numerics", "checkpoints"],
         ["population", "resampling", "integrators", "metrics"],
-        ["posterior", "io", "diagnostics"],  # below the algorithms, which return it
+        ["posterior", "io", "diagnostics", "findings", "plots", "store"],  # below the algorithms, which return it
         ["mcmc", "smc", "vi", "exact", "optimise"],
         ["checks"],
         ["__init__"],

@@ -53,6 +53,8 @@ CASES = {
     "a first position outside the support": lambda: mcmc(init=inf.At({"mu": 0.0, "tau": -1.0, "theta": np.ones(3)})),
     "a budget in no unit": lambda: mcmc(budget="a while"),
     "a budget of nothing": lambda: mcmc(budget=0),
+    "no warm-up for a combination": lambda: mcmc(kernel=inf.cycle(inf.NUTS(), inf.RandomWalk()), warmup=0),
+    "a combination to adapt": lambda: inf.adapted(inf.cycle(inf.NUTS(), inf.RandomWalk())),
     "a tree too deep": lambda: inf.NUTS(max_depth=50),
     "an acceptance of one": lambda: inf.adapted(inf.NUTS(), target_acceptance=1.0),
 }

@@ -19,6 +19,13 @@ SENTENCES = {
         "mcmc: warmup=0 leaves the step size and metric of NUTS unlearned; give them, "
         "NUTS(step_size=..., metric=...), or allow a warm-up."
     ),
+    "no warm-up for a combination": (
+        "mcmc: warmup=0 leaves the step size and metric of NUTS unlearned; give them, "
+        "NUTS(step_size=..., metric=...), or allow a warm-up."
+    ),
+    "a combination to adapt": (
+        "adapted: Cycle has nothing to learn. Of a combination, the members are adapted by themselves."
+    ),
     "a number as key": "mcmc: key must be one typed key, for example jax.random.key(0).",
     "an old key": "mcmc: key must be one typed key, for example jax.random.key(0).",
     "the kernel's class": "mcmc: the kernel is the class NUTS; make one: NUTS().",

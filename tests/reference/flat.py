@@ -1,4 +1,4 @@
-"""Flat (improper) priors, and reparameterisations by linear maps."""
+"""Flat (improper) priors, and a reparameterisation by linear maps of logarithms."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,27 +19,18 @@ def flat_positive(*shape):
     return dist.ImproperUniform(constraints.positive, shape, ())
 
 
-class Linear:
-    """Sample `base`, and set `value = matrix @ base`: a reparameterisation for `program.reparam`.
+class LogLinear:
+    """For sites of positive numbers: sample `base`, and set `value = exp(matrix @ base)`; a rule for `program.reparam`.
 
     Law: the site keeps its distribution; its density moves to a factor, with the Jacobian of the map.
 
     Example:
-        `program.reparam({"beta": Linear(np.linalg.inv(r))})`
+        `program.reparam({"theta": LogLinear(matrix)})`
     """
 
     def __init__(self, matrix):
         self.matrix = matrix
         self.log_determinant = np.linalg.slogdet(matrix)[1]
-
-    def __call__(self, name, d):
-        value = self.matrix @ sample(f"{name}_base", flat(*d.shape()))
-        ppl.factor(f"{name}_density", jnp.sum(d.log_prob(value)) + self.log_determinant)
-        return ppl.deterministic(name, value)
-
-
-class LogLinear(Linear):
-    """The same on the log scale, for sites of positive numbers: `value = exp(matrix @ base)`."""
 
     def __call__(self, name, d):
         log_value = self.matrix @ sample(f"{name}_base", flat(*d.shape()))

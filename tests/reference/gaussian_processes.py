@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+import inference as inf
 import ppl
 from ppl import dist, sample
 
@@ -58,6 +59,8 @@ def accel_gp(d: Data):
 
 
 REFERENCES = {
-    "gp_pois_regr-gp_pois_regr": Reference(gp_pois_regr, constant=np.log(2.0), target_acceptance=0.95),
-    "mcycle_gp-accel_gp": Reference(accel_gp, constant=2 * np.log(2.0), target_acceptance=0.9),
+    "gp_pois_regr-gp_pois_regr": Reference(
+        gp_pois_regr, constant=np.log(2.0), target_acceptance=0.95, estimator=inf.FisherDiagonal()
+    ),
+    "mcycle_gp-accel_gp": Reference(accel_gp, constant=2 * np.log(2.0), target_acceptance=0.9, estimator=inf.FisherDiagonal()),
 }

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+import inference as inf
 from ppl import Program
 
 DATA = Path(__file__).parent / "data"
@@ -30,6 +31,7 @@ class Reference:
         better: the same posterior in coordinates that are kinder to a sampler; the program itself, if none are needed.
         start: where chains begin, in the choices of `better`, where chains that begin anywhere may not find the posterior.
         target_acceptance: of NUTS; more than the usual 0.8 where divergences would cut off a tail.
+        estimator: of the metric; the diagonal where curvature misleads a dense one. The default if None.
         in_logs: positive parameters without a finite variance, whose moments are compared on the log scale.
     """
 
@@ -38,6 +40,7 @@ class Reference:
     better: Callable[[Program, Data], Program] = lambda program, data: program
     start: Callable[[Data], dict[str, Any]] | None = None
     target_acceptance: float = 0.8
+    estimator: inf.FisherDiagonal | None = None
     in_logs: tuple[str, ...] = ()
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import ppl
 from ppl import dist, sample
 
-from .flat import Linear, flat, flat_positive
+from .flat import flat, flat_positive
 from .reference import Data, Reference
 
 LOG_2 = np.log(2.0)  # a prior folded onto the half line has twice the density that the published text counts
@@ -32,17 +32,6 @@ def kilpisjarvi(x, alpha_prior, beta_prior):
     beta = sample("beta", dist.Normal(*beta_prior))
     sigma = sample("sigma", flat_positive())
     sample("y", dist.Normal(alpha + beta * x, sigma))
-
-
-@ppl.model
-def kilpisjarvi_at_mean(x, alpha_prior, beta_prior):
-    """The same, by the level at the mean year: it does not depend on the slope, as that at year 0 does."""
-    beta = sample("beta", dist.Normal(*beta_prior))
-    mean, sd = alpha_prior
-    level = sample("level", dist.Normal(mean + beta * x.mean(), sd))
-    ppl.deterministic("alpha", level - beta * x.mean())
-    sigma = sample("sigma", flat_positive())
-    sample("y", dist.Normal(level + beta * (x - x.mean()), sigma))
 
 
 @ppl.model
@@ -91,8 +80,8 @@ def kidscore_momhsiq(d: Data):
     return kidscore(design(d["mom_hs"], d["mom_iq"])) | {"y": d["kid_score"]}
 
 
-def kilpisjarvi_temperature(d: Data, model=kilpisjarvi):
-    return model(d["x"], (d["pmualpha"], d["psalpha"]), (d["pmubeta"], d["psbeta"])) | {"y": d["y"]}
+def kilpisjarvi_temperature(d: Data):
+    return kilpisjarvi(d["x"], (d["pmualpha"], d["psalpha"]), (d["pmubeta"], d["psbeta"])) | {"y": d["y"]}
 
 
 def blr_simulated(d: Data):
@@ -104,34 +93,12 @@ def diamond_prices(d: Data):
     return diamonds(columns - columns.mean(0)) | {"y": d["Y"]}
 
 
-# -- better coordinates ----------------------------------------------------------------------------------------------
-
-
-def orthonormal(program: ppl.Program, d: Data):
-    """Coefficients of orthonormal columns: beta = R^-1 base, where X = Q R."""
-    return program.reparam({"beta": Linear(np.linalg.inv(np.linalg.qr(program.args[0], mode="r")))})
-
-
-def whitened(program: ppl.Program, d: Data):
-    """Coefficients b = R^-1 base whose posterior has about the covariance 0.12^2 I, where the 24 of b are nearly collinear.
-
-    R'R is the precision of b times 0.12^2: X'X from the data, errors having a scale of 0.12, and 0.12^2 I from the prior.
-    """
-    x = program.args[0]
-    r = np.linalg.cholesky(x.T @ x + 0.12**2 * np.eye(x.shape[1])).T
-    return program.reparam({"b": Linear(np.linalg.inv(r))})
-
-
-def at_mean(program: ppl.Program, d: Data):
-    return kilpisjarvi_temperature(d, kilpisjarvi_at_mean)
-
-
 REFERENCES = {
-    "diamonds-diamonds": Reference(diamond_prices, constant=LOG_2, better=whitened),
-    "earnings-earn_height": Reference(earn_height, better=orthonormal),
-    "earnings-logearn_interaction": Reference(logearn_interaction, better=orthonormal),
-    "kidiq-kidscore_momhsiq": Reference(kidscore_momhsiq, constant=LOG_2, better=orthonormal),
-    "kilpisjarvi_mod-kilpisjarvi": Reference(kilpisjarvi_temperature, better=at_mean),
+    "diamonds-diamonds": Reference(diamond_prices, constant=LOG_2),
+    "earnings-earn_height": Reference(earn_height),
+    "earnings-logearn_interaction": Reference(logearn_interaction),
+    "kidiq-kidscore_momhsiq": Reference(kidscore_momhsiq, constant=LOG_2),
+    "kilpisjarvi_mod-kilpisjarvi": Reference(kilpisjarvi_temperature),
     "mesquite-logmesquite": Reference(logmesquite),
     "nes1972-nes": Reference(nes),
     "sblrc-blr": Reference(blr_simulated, constant=LOG_2),

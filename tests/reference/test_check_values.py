@@ -10,12 +10,8 @@ import ppl
 from .models import BENCHMARK, REFERENCES, program, published
 
 BETTER = [
-    "diamonds-diamonds",
-    "earnings-earn_height",
     "eight_schools-eight_schools_centered",
     "hudson_lynx_hare-lotka_volterra",
-    "kidiq-kidscore_momhsiq",
-    "kilpisjarvi_mod-kilpisjarvi",
     "one_comp_mm_elim_abs-one_comp_mm_elim_abs",
 ]
 

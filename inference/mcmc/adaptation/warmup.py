@@ -147,6 +147,10 @@ def adapted(
       kernels without gradients `Covariance()`.
     - `schedule`: a `Schedule`.
     """
+    if not kernel.learns:
+        raise ValueError(
+            f"adapted: {type(kernel).__name__} has nothing to learn. Of a combination, the members are adapted by themselves."
+        )
     target = kernel.target_acceptance if target_acceptance is None else target_acceptance
     if not 0 < target < 1:
         raise ValueError(f"adapted: target_acceptance must lie between 0 and 1, got {target}.")

@@ -1,0 +1,89 @@
+"""Numbered files of arrays, each of them whole or recognisably damaged.
+
+A file of kind k and number n is called `k-00000n-<checksum>.npz`. It is written under a passing name, flushed to the disk,
+and renamed, so that a kill at any moment leaves either the whole file or none; bytes that do not have the checksum in the
+file's name are damaged. Arrays only, no pickle: nothing in a file is executed when it is read.
+
+```python
+put(directory, "draws", 7, {"x": np.arange(3)})
+read(numbered(directory, "draws")[7])["x"]
+```
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NAME = re.compile(r"(draws|checkpoint)-(\d{6,})-([0-9a-f]{8})\.npz")
+PARTIAL = ".partial"
+
+
+def put(path: Path, kind: str, number: int, arrays: dict[str, Any]) -> None:
+    """Write a file of the run: under a passing name first, so that a file of this name is always whole."""
+    buffer = BytesIO()
+    np.savez(buffer, **arrays)
+    data = buffer.getbuffer()
+    write(path / PARTIAL, data)
+    os.replace(path / PARTIAL, path / f"{kind}-{number:06d}-{zlib.crc32(data):08x}.npz")
+    with suppress(OSError):  # the renaming reaches the disk with the directory, where the file system can do that
+        directory = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+def write(file: Path, data) -> None:
+    """Write bytes, through to the disk."""
+    with open(file, "wb") as out:
+        out.write(data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def probe(path: Path) -> None:
+    """Raises OSError where a directory takes no files."""
+    write(path / PARTIAL, b"room for a file?")
+    (path / PARTIAL).unlink()
+
+
+def read(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file. Raises ValueError when it is damaged."""
+    data = file.read_bytes()
+    _check(file, zlib.crc32(data))
+    with np.load(BytesIO(data), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}
+
+
+def verify(file: Path) -> None:
+    """Raises ValueError when the file is damaged; reads it piece by piece."""
+    checksum = 0
+    with open(file, "rb") as data:
+        while piece := data.read(1 << 20):
+            checksum = zlib.crc32(piece, checksum)
+    _check(file, checksum)
+
+
+def _check(file: Path, checksum: int) -> None:
+    if f"-{checksum:08x}." not in file.name:
+        raise ValueError(f"{file} is damaged: its checksum is {checksum:08x}, not the one in its name")
+
+
+def numbered(path: Path, kind: str) -> dict[int, Path]:
+    """The files of one kind by number."""
+    found = [(NAME.fullmatch(file.name), file) for file in sorted(path.iterdir())] if path.is_dir() else []
+    return {int(match[2]): file for match, file in found if match is not None and match[1] == kind}
+
+
+def remove(path: Path, kind: str, unwanted: Callable[[int], bool]) -> None:
+    """Remove the files of one kind whose numbers are unwanted."""
+    for number, file in numbered(path, kind).items():
+        if unwanted(number):
+            file.unlink(missing_ok=True)

@@ -1,0 +1,279 @@
+"""What is wrong with a posterior's draws, in sentences: `posterior.check()`.
+
+Every rule looks at one thing and yields findings: what was seen, at which sites, and what to try. A new rule is one
+function in RULES.
+
+```python
+print(posterior.check())
+for finding in posterior.check().findings: finding.what, finding.advice, finding.sites
+```
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ppl.choices import flatten
+
+MOST = 500  # scalars looked at; of more, evenly spaced ones
+RHAT_LIMIT = 1.01
+ESS_PER_CHAIN = 100
+LONGER = "Run longer (warmup=, draws=); if it stays, look for several modes or a parameter that the data do not determine."
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: `what` was seen, `advice` on what to try, and the scalars (`theta[3]`) it is about."""
+
+    what: str
+    advice: str
+    sites: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.advice}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """The findings of all rules, worst first; printing it shows them. True where nothing was found."""
+
+    findings: tuple[Finding, ...]
+    looked_at: str
+
+    def __bool__(self) -> bool:
+        return not self.findings
+
+    def __repr__(self) -> str:
+        if self:
+            return f"Nothing found wrong with {self.looked_at}."
+        return "\n".join(f"{i}. {finding}" for i, finding in enumerate(self.findings, 1))
+
+
+class Draws:
+    """The scalars of a posterior with their diagnostics, computed once, for all rules."""
+
+    def __init__(self, posterior: Any) -> None:
+        self.stats = {name: np.asarray(x) for name, x in posterior.stats.items()}
+        self.chains, self.draws = posterior.shape
+        names, columns = [], []
+        for name, values in flatten(posterior.draws).items():
+            table = np.asarray(values, np.float64).reshape(self.chains, self.draws, -1)
+            shape = np.shape(values)[2:]
+            names += [f"{name}[{', '.join(map(str, index))}]" if index else name for index in np.ndindex(*shape)]
+            columns.append(table)
+        table = np.concatenate(columns, axis=2)
+        keep = [i for i in spaced(len(names)) if np.ptp(table[..., i]) > 0]
+        self.names, self.table = [names[i] for i in keep], table[..., keep]
+
+    @property
+    def moved(self) -> bool:
+        """Whether any transition did not diverge: of chains that never moved there is nothing more to say."""
+        return not self.stats.get("diverging", np.zeros(1)).all()
+
+    def each(self, fn) -> np.ndarray:
+        """`fn` of every scalar (chain, draw)."""
+        return np.array([fn(self.table[..., i]) for i in range(len(self.names))])
+
+    @cached_property
+    def rhat(self) -> np.ndarray:
+        return self.each(lambda x: array_stats().rhat(x, chain_axis=0, draw_axis=1))
+
+    def ess(self, method: str) -> np.ndarray:
+        prob = (0.05, 0.95) if method == "tail" else None
+        return self.each(lambda x: array_stats().ess(x, chain_axis=0, draw_axis=1, method=method, prob=prob))
+
+    def pooled(self) -> np.ndarray:
+        """(chain x draw, scalar)."""
+        return self.table.reshape(-1, len(self.names))
+
+    def worst(self, values, num: int = 3) -> tuple[str, ...]:
+        """Names of the scalars of the `num` largest values."""
+        return tuple(self.names[i] for i in np.argsort(-np.nan_to_num(values))[:num])
+
+
+def array_stats() -> Any:
+    """ArviZ's statistics of plain arrays, imported when first needed."""
+    import arviz_stats.base
+
+    module: Any = arviz_stats.base
+    return module.array_stats
+
+
+def spaced(num: int) -> np.ndarray:
+    """At most MOST of the first `num` integers, evenly spaced."""
+    return np.linspace(0, num - 1, min(MOST, num)).astype(int)
+
+
+# -- rules ---------------------------------------------------------------------------------------------------------------
+
+
+def nothing_moved(d: Draws) -> Iterator[Finding]:
+    """Every transition diverged."""
+    if not d.moved:
+        yield Finding(
+            "Every draw diverged: the chains did not move.",
+            "The density may be wrong or badly scaled; check it at a point you know, standardise the data, or start with "
+            "init=At({...}).",
+        )
+
+
+def divergences(d: Draws) -> Iterator[Finding]:
+    """More than one transition in a thousand diverged; and where."""
+    diverging = d.stats.get("diverging", np.zeros((d.chains, d.draws), bool)).astype(bool)
+    count = int(diverging.sum())
+    if not d.moved or count <= 0.001 * diverging.size:
+        return
+    where, sites = gathering(d, diverging.reshape(-1))
+    yield Finding(
+        f"{count} of {diverging.size} draws ended in a divergence: part of the posterior was not explored.{where}",
+        "Try program.reparam() (non-centred sites), or inf.adapted(kernel, target_acceptance=0.95).",
+        sites,
+    )
+
+
+def gathering(d: Draws, chosen: np.ndarray) -> tuple[str, tuple[str, ...]]:
+    """Where the chosen draws gather: the scalar whose ranks there are furthest from the middle, by over a third of them."""
+    if chosen.sum() < 10 or not d.names:
+        return "", ()
+    ranks = d.pooled().argsort(axis=0).argsort(axis=0) / len(chosen)
+    shift = ranks[chosen].mean(axis=0) - 0.5
+    i = int(np.abs(shift).argmax())
+    if abs(shift[i]) < 1 / 6:
+        return "", ()
+    there, all_draws = np.median(d.pooled()[chosen, i]), np.median(d.pooled()[:, i])
+    side = "small" if shift[i] < 0 else "large"
+    return f" They gather where '{d.names[i]}' is {side} (median {there:.3g} there, {all_draws:.3g} overall).", (d.names[i],)
+
+
+def disagreement(d: Draws) -> Iterator[Finding]:
+    """R-hat above its limit; and whether chains sit in places of their own."""
+    if d.draws < 4 or not d.names or not d.moved:
+        return
+    worst = float(np.nanmax(d.rhat))
+    lp = d.stats.get("lp", np.zeros(1))
+    rhat_lp = float(array_stats().rhat(lp, chain_axis=0, draw_axis=1)) if np.ptp(lp) > 0 else 1.0
+    if not max(worst, rhat_lp) > RHAT_LIMIT:
+        return
+    if rhat_lp > worst:
+        yield Finding(f"R-hat of the log density is {rhat_lp:.3f}, above {RHAT_LIMIT}: the chains disagree.", LONGER)
+        return
+    sites = d.worst(d.rhat)
+    i = d.names.index(sites[0])
+    means, sds = d.table[..., i].mean(axis=1), d.table[..., i].std(axis=1)
+    places = ", ".join(f"{m:.3g}" for m in means)
+    if worst > 1.5 and np.ptp(means) > 3 * sds.max():
+        yield Finding(
+            f"The chains sit in different places (R-hat of '{sites[0]}' is {worst:.2f}; its mean in each chain: {places}).",
+            "The posterior has several modes, or some chains are lost: start from plausible values (init=At({...})), or break "
+            "the symmetry in the model (ordered parameters).",
+            sites,
+        )
+        return
+    yield Finding(
+        f"R-hat is {worst:.3f}, above {RHAT_LIMIT}: the chains disagree, most about {quoted(sites)}.",
+        LONGER,
+        sites,
+    )
+
+
+def stuck(d: Draws) -> Iterator[Finding]:
+    """A chain that stays in one place for a tenth of its draws."""
+    if d.draws < 50 or not d.names or not d.moved:
+        return
+    same = (np.diff(d.table, axis=1) == 0).all(axis=2)
+    longest = [max((len(run) for run in "".join("x" if s else " " for s in row).split()), default=0) for row in same]
+    for chain, length in enumerate(longest):
+        if length > 0.1 * d.draws:
+            yield Finding(
+                f"Chain {chain} did not move for {length} of its {d.draws} draws.",
+                "It sits where the density is too steep for its steps: raise target_acceptance, or reparameterise. Do not "
+                "just drop the chain: the place where it sticks belongs to the posterior.",
+            )
+
+
+def too_few(d: Draws) -> Iterator[Finding]:
+    """Bulk or tail effective sample size below a hundred a chain."""
+    if d.draws < 20 or not d.names or not d.moved:
+        return
+    wanted = ESS_PER_CHAIN * d.chains
+    for method, use in (("bulk", "means"), ("tail", "interval ends")):
+        ess = d.ess(method)
+        least = float(np.nanmin(ess))
+        if least < wanted:
+            sites = d.worst(-ess)
+            yield Finding(
+                f"The {method} effective sample size of '{sites[0]}' is {least:.0f}, below {wanted}: its {use} are uncertain.",
+                f"Draw about {np.ceil(wanted / max(least, 1.0)):.0f} times as many, or help the sampler (reparam(), a longer "
+                "warmup).",
+                sites,
+            )
+
+
+def energy(d: Draws) -> Iterator[Finding]:
+    """E-BFMI below 0.3: momenta are too small a part of the energy for chains to reach the tails."""
+    if "energy" not in d.stats or d.draws < 20:
+        return
+    bfmi = np.atleast_1d(array_stats().bfmi(d.stats["energy"], chain_axis=0, draw_axis=1))
+    low = np.flatnonzero(bfmi < 0.3)
+    if low.size:
+        yield Finding(
+            f"E-BFMI is {np.nanmin(bfmi):.2f} in chain {', '.join(map(str, low))}, below 0.3: the chains reach the tails of "
+            "the log density slowly.",
+            "Heavy tails or a funnel: try program.reparam(), lighter-tailed priors, or a longer warmup.",
+        )
+
+
+def long_trajectories(d: Draws) -> Iterator[Finding]:
+    """Trajectories cut at the largest depth; and whether scales far apart are the reason."""
+    cut = float(np.mean(d.stats.get("reached_max_treedepth", False)))
+    if cut <= 0.05 or not d.names:
+        return
+    sds = d.pooled().std(axis=0)
+    wide, narrow = int(sds.argmax()), int(sds.argmin())
+    scales = (
+        f" Scales differ: '{d.names[wide]}' varies by {sds[wide]:.2g}, '{d.names[narrow]}' by {sds[narrow]:.2g}."
+        if sds[wide] > 1e4 * sds[narrow]
+        else ""
+    )
+    yield Finding(
+        f"{cut:.0%} of the trajectories reached the largest tree depth without turning.{scales}",
+        "Standardise data and parameters, allow a longer warmup, or raise max_depth.",
+        (d.names[wide], d.names[narrow]) if scales else (),
+    )
+
+
+def heavy_tails(d: Draws) -> Iterator[Finding]:
+    """Scalars whose Pareto k is above 0.7: their means converge too slowly to be of use."""
+    if d.chains * d.draws < 400 or not d.names:
+        return
+    k = np.nan_to_num(d.each(lambda x: float(np.max(array_stats().pareto_khat(x, chain_axis=0, draw_axis=1)))))
+    if (k > 0.7).any():
+        sites = d.worst(k, min(3, int((k > 0.7).sum())))
+        yield Finding(
+            f"The tails of {quoted(sites)} are so heavy (Pareto k {k.max():.2f}) that means and standard deviations may not "
+            "exist.",
+            "Report medians and intervals, or look at the logarithm.",
+            sites,
+        )
+
+
+RULES = (nothing_moved, divergences, disagreement, stuck, too_few, energy, long_trajectories, heavy_tails)
+AFTER_A_RUN = (nothing_moved, divergences, disagreement)  # cheap, and what a user must not miss
+
+
+def findings(posterior: Any, rules=RULES) -> tuple[Finding, ...]:
+    """What the rules find in a posterior."""
+    draws = Draws(posterior)
+    return tuple(finding for rule in rules for finding in rule(draws))
+
+
+def check(posterior: Any) -> Check:
+    """All rules."""
+    return Check(findings(posterior), f"{posterior.shape[0]} chains of {posterior.shape[1]} draws")
+
+
+def quoted(names) -> str:
+    return ", ".join(f"'{name}'" for name in names)

@@ -1,0 +1,333 @@
+"""Store: a directory that keeps a long run, so that it may be interrupted, killed, resumed and extended.
+
+```python
+posterior = inf.mcmc(program, inf.NUTS(), key=key, draws=10_000, store=Store("runs/schools", every=30.0))
+```
+
+Law: whatever ended a run (Ctrl-C, `kill -9`, a spent budget, a power cut), the same line run again gives the draws of the
+unbroken run, bit for bit. What is lost is what was done since the last checkpoint.
+
+The directory holds, for checkpoint number n = 1, 2, ...,
+
+    draws-00000n-<checksum>.npz         what every lane recorded since checkpoint n - 1
+    checkpoint-00000n-<checksum>.npz    the lanes' states after it; only the last two are kept
+
+The draws are written first, and a file appears whole or not at all (see `checkpoints`). So checkpoint n exists only if all
+draws up to it do, and a kill at any moment leaves the one before.
+"""
+
+import json
+import os
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .checkpoints import NAME, PARTIAL, numbered, probe, put, read, remove, verify
+from .diagnostics import SamplingWarning
+
+try:
+    import fcntl
+except ImportError:  # not on Windows: there nobody looks whether another process writes
+    fcntl = None
+
+SCHEMA, VERSION = "evidentia.run", 1
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a run is kept, and how often: `mcmc(..., store=Store("runs/schools"))`.
+
+    - `path`: a directory of the run's own; it is made if need be.
+    - `every`: seconds between checkpoints; 0: one after every chunk, of a tenth of a second or less.
+
+    The same line run again continues where the directory stands, and returns the whole posterior; with more `draws` it
+    extends a finished run; on a finished run it only reads. Draws that have been written are dropped from memory until
+    the end, when they are read back to be returned.
+
+    Raises:
+        ValueError: when the directory holds another run or foreign files, is damaged beyond its last two checkpoints, is
+            in use by another process, or cannot be written to.
+    Warns:
+        SamplingWarning: when a damaged checkpoint was passed over for the one before, or one could not be written: then
+            the run goes on in memory, and the last good checkpoint stays.
+    """
+
+    path: str | os.PathLike
+    every: float = 30.0
+
+    def __post_init__(self):
+        if not self.every >= 0:
+            raise ValueError(f"Store: every must be a number of seconds, 0 or more, got {self.every!r}.")
+
+    def open(self, identity: Mapping[str, str], like, lanes: int, steps: int) -> "Kept":
+        """The store opened for the run that `identity` describes, of `lanes` lanes that are to take `steps` steps; `like`
+        is a pytree (state, record), of which only the structure and the dtypes count."""
+        return Kept(Path(self.path), self.every, dict(identity), like, lanes, steps)
+
+
+class Kept:
+    """An opened store: what it holds (`done` steps per lane, `seconds` spent), and, as `run`'s keeper, the writing of more."""
+
+    def __init__(self, path: Path, every: float, identity: dict[str, str], like, lanes: int, steps: int):
+        self.path, self.every, self.identity = path, every, identity
+        self._state, self._record = like
+        self.done, self.seconds, self._number, self._arrays = [0] * lanes, 0.0, 0, {}
+        self._lock, self._open, self._begun, self._failing = None, True, time.monotonic(), False
+        self._last = self._begun
+        unwritable = self._enter()
+        try:
+            if found := _latest(path):
+                self._number, header, self._arrays = found
+                _compare(path, header["identity"], identity)
+                self.done, self.seconds = header["done"], header["seconds"]
+            if min(self.done) < steps:
+                if unwritable is not None:
+                    raise _unwritable(path, unwritable)
+                self._prepare()
+        except OSError as error:
+            self.close()
+            raise _unwritable(path, error) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self) -> None:
+        """Give the directory free; nothing is written from now on."""
+        self._open = False
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    # -- what is there -------------------------------------------------------------------------------------------------
+
+    def states(self) -> list[Any] | None:
+        """The lanes' states; None at the beginning of a run."""
+        self._begun = time.monotonic()
+        if self._number == 0:
+            return None
+        leaves, structure = jax.tree.flatten(self._state)
+        saved, self._arrays = self._arrays, {}
+        return [
+            jax.tree.unflatten(structure, [_thawed(saved, f"{lane}/{i}", x.dtype) for i, x in enumerate(leaves)])
+            for lane in range(len(self.done))
+        ]
+
+    def whole(self, outcome):
+        """`outcome` of the run with the records and the seconds of all its parts."""
+        leaves, structure = jax.tree.flatten(self._record)
+        records = [[] for _ in outcome.records]
+        try:
+            for file in _draws(self.path, self._number):
+                arrays = read(file)
+                for lane, parts in enumerate(records):
+                    if f"{lane}/0" in arrays:
+                        parts.append(jax.tree.unflatten(structure, [arrays[f"{lane}/{i}"] for i in range(len(leaves))]))
+        except (ValueError, OSError) as error:
+            raise ValueError(
+                f"store: {error}, though it was whole when the run began. Restore the file from a copy and run the same line "
+                "again."
+            ) from error
+        records = [old + new for old, new in zip(records, outcome.records, strict=True)]
+        return outcome._replace(records=records, seconds=self.seconds + outcome.seconds)
+
+    # -- what is added -------------------------------------------------------------------------------------------------
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self._open and time.monotonic() - self._last >= self.every
+
+    def save(self, states, records, done) -> None:
+        """Write a checkpoint, and empty the lists of records that are now on disk. A disk that refuses is warned of."""
+        if not self._open or done == self.done:
+            return
+        number = self._number + 1
+        try:
+            if self._failing:
+                self._discard()
+            put(self.path, "draws", number, _recorded(records))
+            put(self.path, "checkpoint", number, {"header": self._header(done), **_frozen(states)})
+        except OSError as error:
+            self._complain(error)
+            with suppress(OSError):
+                self._discard()
+        else:
+            self._number, self.done, self._failing = number, list(done), False
+            for parts in records:
+                parts.clear()
+            with suppress(OSError):
+                remove(self.path, "checkpoint", lambda n: n < number - 1)
+        self._last = time.monotonic()
+
+    def _header(self, done) -> np.ndarray:
+        seconds = self.seconds + time.monotonic() - self._begun
+        text = {"schema": SCHEMA, "version": VERSION, "identity": self.identity, "done": list(done), "seconds": seconds}
+        return np.array(json.dumps(text))
+
+    def _complain(self, error: OSError) -> None:
+        """Once per trouble, not at every attempt."""
+        if not self._failing:
+            warnings.warn(
+                f"store: no checkpoint could be written to {self.path} ({error.strerror or error}). The run goes on in "
+                f"memory, and is tried again every {self.every:g} s; the last good checkpoint, of {min(self.done)} steps "
+                "per chain, stays. Free some space, or save the posterior elsewhere at the end.",
+                SamplingWarning,
+                stacklevel=4,
+            )
+        self._failing = True
+
+    # -- at the door ---------------------------------------------------------------------------------------------------
+
+    def _enter(self) -> OSError | None:
+        """Make the directory and lock it. Returns why that could not be done: reading may still be possible."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"store: {self.path} is a file; name a directory of the run's own.")
+        if self.path.is_dir():
+            foreign = sorted(f.name for f in self.path.iterdir() if not f.name.startswith(".") and not NAME.fullmatch(f.name))
+            if foreign:
+                raise ValueError(
+                    f"store: {self.path} holds files that are no part of a run, such as {foreign[0]}. Name a directory of the "
+                    "run's own."
+                )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / LOCK, "wb")
+        except OSError as error:
+            return error
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise ValueError(
+                f"store: another run is using {self.path}. Wait until it has ended, or name another directory."
+            ) from None
+        except OSError:  # a file system without locks
+            pass
+        return None
+
+    def _prepare(self) -> None:
+        """Remove what is newer than the last good checkpoint, and see that the disk takes bytes."""
+        self._discard()
+        probe(self.path)
+
+    def _discard(self) -> None:
+        for kind in ("checkpoint", "draws"):
+            remove(self.path, kind, lambda n: n > self._number)
+        (self.path / PARTIAL).unlink(missing_ok=True)
+
+
+# -- what the files hold -------------------------------------------------------------------------------------------------
+
+
+def _latest(path: Path):
+    """Number, header and arrays of the newest checkpoint that is whole, as are all draws before it; None: none was made."""
+    checkpoints, damage = numbered(path, "checkpoint"), []
+    for number in sorted(checkpoints, reverse=True):
+        try:
+            arrays = read(checkpoints[number])
+            header = json.loads(str(arrays.pop("header")))
+            for file in _draws(path, number):
+                verify(file)
+        except (ValueError, OSError) as error:
+            damage.append(str(error))
+            continue
+        if header["version"] > VERSION:
+            raise ValueError(
+                f"store: {path} was written by a newer version (schema {header['version']}; this one reads up to {VERSION}). "
+                "Update evidentia."
+            )
+        if damage:
+            warnings.warn(
+                f"store: {damage[0]}. The run continues from the checkpoint before it, of {min(header['done'])} steps per "
+                "chain; what came after is made anew.",
+                SamplingWarning,
+                stacklevel=6,
+            )
+        return number, header, arrays
+    if damage or numbered(path, "draws").keys() - {1}:  # draws 1 alone: killed before the first checkpoint
+        why = damage[0] if damage else f"{path} has draws, but its checkpoints are missing"
+        raise ValueError(
+            f"store: {why}, and no checkpoint before it can be used. Restore the files from a copy, or delete {path} to "
+            "begin anew."
+        )
+    return None
+
+
+def _draws(path: Path, number: int) -> Iterator[Path]:
+    """The files of draws up to a number, in order. Raises ValueError where one is missing."""
+    files = numbered(path, "draws")
+    for n in range(1, number + 1):
+        if n not in files:
+            raise ValueError(f"{path}/draws-{n:06d}-*.npz is missing")
+        yield files[n]
+
+
+def _compare(path: Path, held: Mapping[str, str], here: Mapping[str, str]) -> None:
+    """Refuse to continue another run."""
+    for name in [*here, *held]:
+        there, mine = held.get(name, "none"), here.get(name, "none")
+        if there != mine:
+            values = "" if mine.startswith("sha256:") else f" ({there} there, {mine} here)"
+            raise ValueError(
+                f"store: {path} holds another run: its {name} is not the same{values}. Name another directory in Store(...), "
+                "or delete that one to begin anew."
+            )
+
+
+def _unwritable(path: Path, error: OSError) -> ValueError:
+    return ValueError(
+        f"store: {path} cannot be written to ({error.strerror or error}). Name another directory, or see to its permissions "
+        "and the room on its disk."
+    )
+
+
+def plain(x) -> np.ndarray:
+    """An array as NumPy has it; a typed key as its words."""
+    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
+
+
+def _is_key(x) -> bool:
+    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _frozen(states) -> dict[str, np.ndarray]:
+    """The leaves of every lane's state; typed keys as words and the name of their kind."""
+    out = {}
+    for lane, state in enumerate(states):
+        for i, x in enumerate(jax.tree.leaves(state)):
+            out[f"{lane}/{i}"] = plain(x)
+            if _is_key(x):
+                out[f"{lane}/{i}/key"] = np.array(str(jax.random.key_impl(x)))
+    return out
+
+
+def _thawed(saved: Mapping[str, np.ndarray], name: str, dtype):
+    """The leaf that was saved; NumPy's files forget names of dtypes such as bfloat16, hence `dtype`."""
+    if f"{name}/key" in saved:
+        return jax.random.wrap_key_data(jnp.asarray(saved[name]), impl=str(saved[f"{name}/key"]))
+    return saved[name].view(dtype)
+
+
+def _recorded(records) -> dict[str, np.ndarray]:
+    """The chunks that each lane recorded, joined."""
+    out = {}
+    for lane, parts in enumerate(records):
+        if parts:
+            whole = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *parts)
+            out.update({f"{lane}/{i}": x for i, x in enumerate(jax.tree.leaves(whole))})
+    return out
