@@ -29,7 +29,7 @@ class Posterior:
 
     - `draws`: nested dict of arrays (chain, draw, ...): latent choices and deterministic values by site name.
     - `stats`: arrays (chain, draw) under ArviZ's names: lp, acceptance_rate, step_size, n_steps, tree_depth, energy,
-      diverging.
+      diverging, reached_max_treedepth, as far as the kernel has them.
     - `warmup_stats`, `warmup_draws`: the same for the warm-up; draws only if asked for.
     - `provenance`: plain values: key, settings, versions, seconds, gradients.
     - `program`: the conditioned program, if the target came from one. It is not saved.

@@ -9,7 +9,7 @@ import inference as inf
 import ppl
 from tests.inference.targets import SIGMA, Y, schools
 
-STATS = {"lp", "acceptance_rate", "step_size", "n_steps", "tree_depth", "energy", "diverging"}
+STATS = {"lp", "acceptance_rate", "step_size", "n_steps", "reached_max_treedepth", "tree_depth", "energy", "diverging"}
 
 
 @pytest.fixture(scope="module")

@@ -62,5 +62,7 @@ REFERENCES = {
     "gp_pois_regr-gp_pois_regr": Reference(
         gp_pois_regr, constant=np.log(2.0), target_acceptance=0.95, estimator=inf.FisherDiagonal()
     ),
-    "mcycle_gp-accel_gp": Reference(accel_gp, constant=2 * np.log(2.0), target_acceptance=0.9, estimator=inf.FisherDiagonal()),
+    "mcycle_gp-accel_gp": Reference(
+        accel_gp, constant=2 * np.log(2.0), target_acceptance=0.95, estimator=inf.FisherDiagonal()
+    ),
 }
