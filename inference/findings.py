@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ppl._errors import quote
 from ppl.choices import flatten
 
 MOST = 500  # scalars looked at; of more, evenly spaced ones
@@ -173,7 +174,7 @@ def disagreement(d: Draws) -> Iterator[Finding]:
         )
         return
     yield Finding(
-        f"R-hat is {worst:.3f}, above {RHAT_LIMIT}: the chains disagree, most about {quoted(sites)}.",
+        f"R-hat is {worst:.3f}, above {RHAT_LIMIT}: the chains disagree, most about {quote(sites)}.",
         LONGER,
         sites,
     )
@@ -253,7 +254,7 @@ def heavy_tails(d: Draws) -> Iterator[Finding]:
     if (k > 0.7).any():
         sites = d.worst(k, min(3, int((k > 0.7).sum())))
         yield Finding(
-            f"The tails of {quoted(sites)} are so heavy (Pareto k {k.max():.2f}) that means and standard deviations may not "
+            f"The tails of {quote(sites)} are so heavy (Pareto k {k.max():.2f}) that means and standard deviations may not "
             "exist.",
             "Report medians and intervals, or look at the logarithm.",
             sites,
@@ -273,7 +274,3 @@ def findings(posterior: Any, rules=RULES) -> tuple[Finding, ...]:
 def check(posterior: Any) -> Check:
     """All rules."""
     return Check(findings(posterior), f"{posterior.shape[0]} chains of {posterior.shape[1]} draws")
-
-
-def quoted(names) -> str:
-    return ", ".join(f"'{name}'" for name in names)

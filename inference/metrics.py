@@ -1,7 +1,7 @@
 """Metrics: the shape of the posterior as a kernel sees it.
 
 A metric stands for a covariance C = F F' (the inverse mass matrix of Hamiltonian kernels), which should look like that of
-the posterior. Kernels use it only through four maps, so that any metric serves any kernel.
+the posterior. Kernels use it only through five maps, so that any metric serves any kernel.
 
 ```python
 metric = Diagonal(variance)                 # (dim,): posterior variances
@@ -10,10 +10,11 @@ metric = LowRank(scale, directions, values) # a diagonal, corrected along few di
 momentum = metric.sample_momentum(key)      # Normal(0, mass matrix)
 metric.velocity(momentum)                   # C momentum
 metric.unwhiten(normal)                     # F normal: a displacement with covariance C
-metric.whiten_gradient(gradient)            # F' gradient: the gradient where the metric is the identity
+metric.whiten(displacement)                 # F^-1 displacement: back to where the metric is the identity
+metric.whiten_gradient(gradient)            # F' gradient: the gradient there
 ```
 
-Law: `unwhiten(whiten_gradient(m)) == velocity(m)`.
+Laws: `unwhiten(whiten_gradient(m)) == velocity(m)`; `whiten(unwhiten(v)) == v`.
 """
 
 import abc
@@ -39,6 +40,10 @@ class Metric(eqx.Module):
         """F vector: from the space where the metric is the identity."""
 
     @abc.abstractmethod
+    def whiten(self, vector) -> jax.Array:
+        """F^-1 vector: the inverse of `unwhiten`."""
+
+    @abc.abstractmethod
     def whiten_gradient(self, gradient) -> jax.Array:
         """F' gradient: to the space where the metric is the identity."""
 
@@ -61,6 +66,9 @@ class Diagonal(Metric):
 
     def unwhiten(self, vector):
         return jnp.sqrt(self.variance) * vector
+
+    def whiten(self, vector):
+        return vector / jnp.sqrt(self.variance)
 
     def whiten_gradient(self, gradient):
         return jnp.sqrt(self.variance) * gradient
@@ -94,6 +102,9 @@ class Dense(Metric):
     def unwhiten(self, vector):
         return self.factor @ vector
 
+    def whiten(self, vector):
+        return self.mass_factor.T @ vector
+
     def whiten_gradient(self, gradient):
         return self.factor.T @ gradient
 
@@ -119,6 +130,9 @@ class LowRank(Metric):
 
     def unwhiten(self, vector):
         return self.scale * self._stretch(vector, jnp.sqrt(self.values))
+
+    def whiten(self, vector):
+        return self._stretch(vector / self.scale, jax.lax.rsqrt(self.values))
 
     def whiten_gradient(self, gradient):
         return self._stretch(self.scale * gradient, jnp.sqrt(self.values))

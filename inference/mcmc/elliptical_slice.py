@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from ..kernel import Kernel
-from ..metrics import Dense, Diagonal, LowRank, Metric
+from ..metrics import Diagonal, Metric
 from .metropolis import State, at
 from .slice import SliceInfo, shrink
 
@@ -39,7 +39,7 @@ class EllipticalSlice(Kernel):
         position, dtype = state.position, state.position.dtype
         metric = Diagonal(jnp.ones_like(position)) if self.metric is None else self.metric
         mean = jnp.asarray(self.mean, dtype)
-        here = whiten(metric, position - mean)  # the ellipse: cos(t) here + sin(t) there, in the space of the reference
+        here = metric.whiten(position - mean)  # the ellipse: cos(t) here + sin(t) there, in the space of the reference
         there = jax.random.normal(key_normal, position.shape, dtype)
         height = rest(state, here) - jax.random.exponential(key_height, dtype=dtype)
 
@@ -56,17 +56,3 @@ class EllipticalSlice(Kernel):
 def rest(state: State, white):
     """Log density of the target less that of the reference, whose space has the state at `white` (dim,); a scalar."""
     return state.log_density + 0.5 * jnp.vdot(white, white)
-
-
-def whiten(metric: Metric, vector):
-    """F^-1 vector, the inverse of `metric.unwhiten`, which among the kernels this one alone needs."""
-    match metric:
-        case Diagonal():
-            return vector / jnp.sqrt(metric.variance)
-        case Dense():
-            return metric.mass_factor.T @ vector
-        case LowRank():
-            vector = vector / metric.scale
-            along = metric.directions.T @ vector
-            return vector + metric.directions @ ((jax.lax.rsqrt(metric.values) - 1.0) * along)
-    raise ValueError(f"EllipticalSlice: the metric must be Diagonal, Dense or LowRank, got {type(metric).__name__}.")
