@@ -31,6 +31,9 @@ from typing import Any, ClassVar
 import equinox as eqx
 
 
+CHAINS = "chains"  # the axis over all chains, by which kernels that move them together reach the others: lax.pmean(x, CHAINS)
+
+
 class Kernel(eqx.Module):
     """The contract of every MCMC kernel; see the file's docstring for the words.
 
@@ -40,6 +43,15 @@ class Kernel(eqx.Module):
 
     learns: ClassVar[tuple[str, ...]] = ()
     target_acceptance: ClassVar[float] = 0.8
+
+    @property
+    def together(self) -> bool:
+        """Whether it looks at the other chains, over the axis CHAINS; then all run in one program."""
+        return False
+
+    def check(self, target) -> None:
+        """Raise ValueError, with a sentence, for a target that this kernel cannot move on. Called once, at the door."""
+        target.refuse_discrete(type(self).__name__)
 
     @abc.abstractmethod
     def init(self, key, target, position) -> Any:

@@ -15,6 +15,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 
+from .kernel import CHAINS, Kernel
+
 
 class Placement(eqx.Module):
     """The contract: chains are grouped into lanes; a lane is advanced by one compiled program."""
@@ -27,6 +29,11 @@ class Placement(eqx.Module):
     def program(self, chunk: Callable) -> Callable:
         """From `chunk(kernel, target, state, key, chain, start, num)` for one chain to the same for a lane: the state and
         the number of the chain gain a leading axis."""
+
+    @property
+    def together(self) -> bool:
+        """Whether all chains run in one program, as kernels that look at the other chains need it."""
+        return False
 
     @abc.abstractmethod
     def workers(self) -> int:
@@ -57,11 +64,15 @@ class Threads(Placement):
 class Vectorized(Placement):
     """One lane of all chains."""
 
+    @property
+    def together(self) -> bool:
+        return True
+
     def lanes(self, chains: int) -> list[list[int]]:
         return [list(range(chains))]
 
     def program(self, chunk: Callable) -> Callable:
-        return jax.vmap(chunk, in_axes=(None, None, 0, None, 0, None, None))
+        return jax.vmap(chunk, in_axes=(None, None, 0, None, 0, None, None), axis_name=CHAINS)
 
     def workers(self) -> int:
         return 1
@@ -72,6 +83,6 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_placement() -> Placement:
-    """`Threads()` where JAX runs on CPUs, `Vectorized()` on accelerators."""
-    return Threads() if jax.default_backend() == "cpu" else Vectorized()
+def default_placement(kernel: Kernel) -> Placement:
+    """`Threads()` where JAX runs on CPUs; `Vectorized()` on accelerators, and for kernels that move all chains together."""
+    return Threads() if jax.default_backend() == "cpu" and not kernel.together else Vectorized()

@@ -86,8 +86,11 @@ def value_dtype(d: Any) -> jnp.dtype:
 
 
 def bijector(support: Constraint) -> Transform:
-    """The map from unconstrained reals onto `support` (NumPyro's `biject_to`)."""
-    return biject_to(support)
+    """The map from unconstrained reals onto `support` (NumPyro's `biject_to`); whole numbers stay as they are."""
+    return _IDENTITY if support.is_discrete else biject_to(support)
+
+
+_IDENTITY = dist.transforms.IdentityTransform()
 
 
 def is_identity(transform: Transform) -> bool:

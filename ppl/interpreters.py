@@ -125,11 +125,21 @@ class Generate(Interpreter):
 
 
 class Unconstrained(Interpreter):
-    """Given values are unconstrained reals, mapped onto each site's support; the log Jacobian is added up."""
+    """Given values are unconstrained reals, mapped onto each site's support; the log Jacobian is added up.
+
+    Whole numbers, of discrete sites, stay as they are; outside the support they have density zero.
+    """
 
     def latent(self, site: Site) -> Array:
-        transform = distributions.bijector(site.distribution.support)
+        support = site.distribution.support
+        transform = distributions.bijector(support)
         u = self.inputs.given[site.name]
+        if support.is_discrete:  # nothing maps whole numbers into a support, so a kernel may propose some outside
+            inside = jnp.asarray(support(u))
+            if site.missing is not None:
+                inside = inside | ~site.missing
+            self.add("log_prior", jnp.where(inside, 0.0, -jnp.inf))
+            return jnp.where(_match(inside, u), u, support.feasible_like(u))
         if distributions.is_identity(transform):
             return u
         value = jnp.asarray(transform(u))
@@ -153,6 +163,17 @@ class Audit(Unconstrained):
     """Unconstrained, keeping every site's log density apart: which of them is not finite?"""
 
     keeps = ("choices", "densities")
+
+
+class Fill(Unconstrained):
+    """Unconstrained, with discrete sites drawn from their distributions: where a chain that moves them may begin."""
+
+    keeps = ("free",)
+
+    def latent(self, site: Site) -> Array:
+        discrete = site.distribution.support.is_discrete
+        self.put("free", site.name, _draw(self, site) if discrete else self.inputs.given[site.name])
+        return self.record.trees["free"][site.name] if discrete else super().latent(site)
 
 
 class Free(Assess):

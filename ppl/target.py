@@ -1,6 +1,9 @@
-"""A target is a log density over a flat unconstrained vector: what gradient-based algorithms see of a program.
+"""A target is a log density over a flat unconstrained vector: what algorithms see of a program.
 
 Law (change of variables): `log_density(u) = program.log_density(constrain(u)) + log |det d constrain / d u|`.
+
+Discrete sites lie in the vector too, as whole numbers: one vector is all that kernels, records and files have to know. Only
+kernels made for them may move them; whoever needs a gradient in every direction calls `target.refuse_discrete`.
 """
 
 import math
@@ -17,7 +20,7 @@ from ._errors import quote
 from .choices import Choices, merge, paths, put, walk
 from .distributions import dist, is_traced
 from .interpreter import Interpreter
-from .interpreters import Audit, Constrain, Free, Holes, Unconstrained
+from .interpreters import Audit, Constrain, Fill, Free, Holes, Unconstrained
 from .primitives import factor, sample
 from .program import Program
 from .values import first
@@ -26,7 +29,8 @@ from .values import first
 class Slot(NamedTuple):
     """Where a site lies in the flat vector: entries `[start, start + size)`, reshaped to `shape`.
 
-    For a site with missing data `missing` lists which entries of the (flattened) site the vector holds.
+    For a site with missing data `missing` lists which entries of the (flattened) site the vector holds. A discrete site has
+    the `dtype` that its values have in the program; for others it is None.
     """
 
     path: tuple[str, ...]
@@ -34,6 +38,12 @@ class Slot(NamedTuple):
     size: int
     shape: tuple[int, ...]
     missing: tuple[int, ...] | None
+    dtype: Any = None
+
+    @property
+    def address(self) -> str:
+        """The dotted name of the site."""
+        return ".".join(self.path)
 
 
 class Target(eqx.Module):
@@ -47,7 +57,7 @@ class Target(eqx.Module):
         names: a name for each of its entries, such as `theta[3]`.
 
     Raises:
-        ValueError: when the program has no latent site, a discrete one, or one that only some branch visits.
+        ValueError: when the program has no latent site, or one that only some branch visits.
 
     Example:
         `Target(eight_schools(sigma) | {"y": y}).log_density(jnp.zeros(10))`
@@ -65,7 +75,7 @@ class Target(eqx.Module):
         for path, row in latent:
             missing = _missing(np.asarray(known[".".join(path)]), row) if row.partial else None
             size = len(missing) if missing is not None else math.prod(row.unconstrained)
-            slots.append(Slot(path, start, size, row.unconstrained, missing))
+            slots.append(Slot(path, start, size, row.unconstrained, missing, row.dtype if row.discrete else None))
             start += size
         self.program, self.slots, self.dim = program, tuple(slots), start
 
@@ -140,14 +150,33 @@ class Target(eqx.Module):
     def unconstrain(self, choices: Choices) -> Array:
         """The position of `choices`. Law: `unconstrain(constrain(u)) == u`."""
         run, _ = self.program.interpret(Free, given=self.program.complete(choices))
-        free = run.record.trees["free"]
-        parts = []
-        for slot in self.slots:
-            value = jnp.ravel(_at(free, slot.path))
-            parts.append(value if slot.missing is None else value[np.array(slot.missing)])
-        return jnp.concatenate(parts)
+        return self._pack(run.record.trees["free"])
+
+    def fill(self, key: Array, position: Array) -> Array:
+        """`position` with its discrete entries drawn anew, each from its distribution given what comes before it."""
+        if all(slot.dtype is None for slot in self.slots):
+            return position
+        run, _ = self.program.interpret(Fill, key, self._unpack(position))
+        return self._pack(run.record.trees["free"]).astype(position.dtype)
 
     # -- looking ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_discrete(self) -> np.ndarray:
+        """Which entries of the vector belong to discrete sites (dim,)."""
+        return np.repeat([slot.dtype is not None for slot in self.slots], [slot.size for slot in self.slots])
+
+    def refuse_discrete(self, who: str) -> None:
+        """Raise ValueError, naming the site, if some site is discrete; `who` needs continuous ones."""
+        rows = self.program.sites()
+        for slot in self.slots:
+            if slot.dtype is not None:
+                address, family = slot.address, rows[slot.address].family
+                raise ValueError(
+                    f"site '{address}' is discrete ({family}), and {who} moves continuous sites only. Sum it out in the model "
+                    "(a mixture or a forward recursion), condition on it, or give it a kernel of its own: "
+                    f'inf.gibbs({{"{address}": inf.DiscreteGibbs(), ...: inf.NUTS()}}).'
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -187,12 +216,22 @@ class Target(eqx.Module):
             raise ValueError(f"a position of this target has shape ({self.dim},), but got {position.shape}.")
         return self.program.interpret(kind, given=self._unpack(position))[0]
 
+    def _pack(self, free: Choices) -> Array:
+        parts = []
+        for slot in self.slots:
+            value = jnp.ravel(_at(free, slot.path))
+            value = value if slot.missing is None else value[np.array(slot.missing)]
+            parts.append(value if slot.dtype is None else value.astype(float))
+        return jnp.concatenate(parts)
+
     def _unpack(self, position: Array) -> Choices:
         out: Choices = {}
         for slot in self.slots:
             value = position[slot.start : slot.start + slot.size]
             if slot.missing is not None:
                 value = jnp.zeros(math.prod(slot.shape), position.dtype).at[np.array(slot.missing)].set(value)
+            if slot.dtype is not None:
+                value = value.astype(slot.dtype)
             put(out, slot.path, value.reshape(slot.shape))
         return out
 
@@ -216,11 +255,6 @@ def _refuse(latent: list) -> None:
         raise ValueError("the program has no latent site: all its choices are data, so there is nothing to infer.")
     for path, row in latent:
         address = ".".join(path)
-        if row.discrete:
-            raise ValueError(
-                f"site '{address}' is discrete ({row.family}), and gradient-based sampling needs continuous sites. Sum it "
-                "out in the model (a mixture or a forward recursion), or condition on it."
-            )
         if row.conditional:
             raise ValueError(
                 f"site '{address}' exists in only one branch of a ppl.cond or ppl.switch, so it has no density in the others. "

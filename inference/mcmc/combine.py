@@ -48,6 +48,14 @@ class Combination(Kernel):
 
     kernels: eqx.AbstractVar[tuple[Kernel, ...]]
 
+    @property
+    def together(self) -> bool:
+        return any(member.together for member in self.kernels)
+
+    def check(self, target) -> None:
+        for member in self.kernels:
+            member.check(target)
+
 
 class Cycle(Combination):
     """See `cycle`."""

@@ -22,20 +22,22 @@ class Initial(eqx.Module):
 
 
 class Uniform(Initial):
-    """Uniform on [-radius, radius] in every unconstrained coordinate."""
+    """Uniform on [-radius, radius] in every unconstrained coordinate; discrete sites are drawn from their distributions."""
 
     radius: float = 2.0
 
     def position(self, key, target):
-        return jax.random.uniform(key, (target.dim,), minval=-self.radius, maxval=self.radius)
+        position = jax.random.uniform(key, (target.dim,), minval=-self.radius, maxval=self.radius)
+        return target.fill(key, position)
 
 
 class At(Initial):
-    """At given values of all latent choices, plus normal jitter on the unconstrained scale."""
+    """At given values of all latent choices, plus normal jitter on the unconstrained scale (discrete sites get none)."""
 
     choices: dict
     jitter: float = 0.0
 
     def position(self, key, target):
         position = jnp.asarray(target.unconstrain(self.choices))
-        return position + self.jitter * jax.random.normal(key, position.shape, position.dtype)
+        jitter = self.jitter * jax.random.normal(key, position.shape, position.dtype)
+        return position + jnp.where(target.is_discrete, 0.0, jitter)

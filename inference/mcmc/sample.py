@@ -22,7 +22,7 @@ import ppl
 from ..compiled import compiled
 from ..diagnostics import SamplingWarning
 from ..findings import AFTER_A_RUN, findings
-from ..kernel import UNEVALUATED, Kernel
+from ..kernel import CHAINS, UNEVALUATED, Kernel
 from ..placement import Placement, default_placement
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
@@ -75,13 +75,12 @@ def mcmc(
     Warns:
         SamplingWarning: when the run stopped early, or the draws should not be trusted.
     """
-    _check(kernel, key, chains, draws, warmup, store)
     limit = seconds(budget)
     began = time.monotonic()
     target = ppl.as_target(program)
+    placement = _check(target, kernel, key, chains, draws, warmup, store, placement)
     kernel = _ready(kernel, warmup)
     init = Uniform() if init is None else init
-    placement = default_placement() if placement is None else placement
 
     lanes = [np.array(lane, np.int32) for lane in placement.lanes(chains)]
     length = buffer_length(target.dim)
@@ -131,7 +130,7 @@ def mcmc(
 # -- at the door ---------------------------------------------------------------------------------------------------------
 
 
-def _check(kernel, key, chains, draws, warmup, store) -> None:
+def _check(target, kernel, key, chains, draws, warmup, store, placement) -> Placement:
     if isinstance(kernel, type) and issubclass(kernel, Kernel):
         raise ValueError(f"mcmc: the kernel is the class {kernel.__name__}; make one: {kernel.__name__}().")
     if not isinstance(kernel, Kernel):
@@ -150,6 +149,14 @@ def _check(kernel, key, chains, draws, warmup, store) -> None:
             f"mcmc: warmup=0 leaves the {' and '.join(settings).replace('_', ' ')} of {name} unlearned; give them, "
             f"{name}({given}), or allow a warm-up."
         )
+    kernel.check(target)
+    placement = default_placement(kernel) if placement is None else placement
+    if kernel.together and not placement.together:
+        raise ValueError(
+            f"mcmc: {type(kernel).__name__} looks at all chains at once, and {placement!r} runs each by itself. Leave the "
+            "placement out, or give Vectorized()."
+        )
+    return placement
 
 
 def _open(kernel) -> bool:
@@ -200,7 +207,7 @@ def _programs(kernel, target, init, placement, key, lane, length):
             chain_key = jax.random.fold_in(jax.random.fold_in(key, chain), -1 - attempt)  # steps count from 0 upward
             return kernel.init(chain_key, target, init.position(chain_key, target))
 
-        return jax.vmap(one)(lane)
+        return jax.vmap(one, axis_name=CHAINS)(lane)
 
     def advance(kernel, target, state, key, chain, start, num):
         return chunk(kernel, target, state, key, chain, start, num, length=length)

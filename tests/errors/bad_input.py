@@ -203,7 +203,6 @@ CASES = {
     "target: a model": lambda: ppl.as_target(schools),
     "target: a function": lambda: ppl.as_target(jnp.sin),
     "target: nothing latent": lambda: ppl.Target(body(normal) | {"x": 1.0}),
-    "target: a discrete site": lambda: ppl.Target(counts()),
     "target: a site in one branch": lambda: ppl.Target(body(branches(normal, lambda: 0.0))),
     "target: a position of wrong length": lambda: ppl.Target(schools()).log_density(jnp.zeros(3)),
     "target: missing entries that jit hides": lambda: jax.jit(lambda p: ppl.Target(p).log_density(jnp.zeros(6)))(

@@ -279,10 +279,6 @@ SENTENCES = {
         "a program or a target was expected, but got PjitFunction. Use Target.from_log_density for a function."
     ),
     "target: nothing latent": "the program has no latent site: all its choices are data, so there is nothing to infer.",
-    "target: a discrete site": (
-        "site 'n' is discrete (Poisson), and gradient-based sampling needs continuous sites. Sum it "
-        "out in the model (a mixture or a forward recursion), or condition on it."
-    ),
     "target: a site in one branch": (
         "site 'x' exists in only one branch of a ppl.cond or ppl.switch, so it has no density in the "
         "others. Sample it before the branch, or in every branch under that name."

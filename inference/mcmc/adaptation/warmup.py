@@ -72,6 +72,13 @@ class Adapted(Kernel):
     schedule: Schedule = Schedule()
     first_step: float = 1.0
 
+    @property
+    def together(self) -> bool:
+        return self.kernel.together
+
+    def check(self, target) -> None:
+        self.kernel.check(target)
+
     def with_warmup(self, warmup: int) -> "Adapted":
         """The same with another length of warm-up."""
         return dataclasses.replace(self, warmup=jnp.int32(warmup))
