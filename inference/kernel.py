@@ -30,8 +30,8 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 
-
-CHAINS = "chains"  # the axis over all chains, by which kernels that move them together reach the others: lax.pmean(x, CHAINS)
+# The axis over all chains, by which kernels that move them together reach the others: lax.pmean(x, CHAINS).
+CHAINS = "chains"
 
 
 class Kernel(eqx.Module):

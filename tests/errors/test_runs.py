@@ -33,8 +33,9 @@ SENTENCES = {
     "a model": "a program or a target was expected, but got Model. Call the model with its arguments first.",
     "a function": ("a program or a target was expected, but got function. Use Target.from_log_density for a function."),
     "a discrete latent site": (
-        "site 'n' is discrete (Poisson), and NUTS moves continuous sites only. Sum it out in the model (a mixture or a forward "
-        "recursion), condition on it, or give it a kernel of its own: inf.gibbs({\"n\": inf.DiscreteGibbs(), ...: inf.NUTS()})."
+        "site 'n' is discrete (Poisson), and NUTS moves continuous sites only. Sum it out in the model (a mixture or a "
+        "forward recursion), condition on it, or give it a kernel of its own: "
+        'inf.gibbs({"n": inf.DiscreteGibbs(), ...: inf.NUTS()}).'
     ),
     "nothing latent": "the program has no latent site: all its choices are data, so there is nothing to infer.",
     "a site in one branch": (
