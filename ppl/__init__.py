@@ -22,7 +22,7 @@ from .predictive import predict
 from .primitives import call, deterministic, factor, observe, sample
 from .program import Model, Program, model
 from .random_module import random_module
-from .reparam import NonCentered
+from .reparam import NonCentered, PartlyCentered
 from .target import Target, as_target
 from .trace import Trace
 
@@ -30,6 +30,7 @@ __all__ = [
     "Choices",
     "Model",
     "NonCentered",
+    "PartlyCentered",
     "Program",
     "Target",
     "Trace",

@@ -147,7 +147,7 @@ def rules(table: Table, given: Mapping[str, Any]) -> Choices:
                 f"the reparameterisation of site '{address}' must be a function (name, distribution) -> value, "
                 f"such as ppl.NonCentered(), but got {type(rule).__name__}."
             )
-        put(out, path, rule)
+        put(out, path, rule.spread(address, row.shape) if hasattr(rule, "spread") else rule)
     return out
 
 

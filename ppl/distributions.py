@@ -8,6 +8,7 @@ import copy
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from jax.core import Tracer
 from numpyro.distributions.transforms import Transform, biject_to
 
 Distribution = dist.Distribution
-Constraint = dist.constraints.Constraint
+constraints = dist.constraints
+Constraint = constraints.Constraint
 
 
 def is_traced(x: Any) -> bool:
@@ -64,6 +66,11 @@ def log_prob_inside(d: Any, value: Array) -> Array:
         logits = jnp.asarray(d.logits)
         wrong = jnp.where(value, -logits, logits)  # -softplus(wrong), with the right slope at 0
         return -jnp.maximum(wrong, 0.0) - jnp.log1p(jnp.exp(jnp.minimum(wrong, -wrong)))
+    return log_prob_between(d, value)
+
+
+def log_prob_between(d: Any, value: Array) -> Array:
+    """`log_prob` by the formula alone, which for many discrete families holds between the whole numbers too."""
     return jnp.asarray(_unchecked(d).log_prob(value))
 
 
@@ -90,6 +97,16 @@ def bijector(support: Constraint) -> Transform:
     return _IDENTITY if support.is_discrete else biject_to(support)
 
 
+def integer_bounds(support: Any) -> tuple[Any, Any] | None:
+    """The least and the largest number of a support of finitely many integers, per batch element; None for any other."""
+    while isinstance(support, type(constraints.independent(constraints.boolean, 1))):
+        support = support.base_constraint
+    if support is constraints.boolean:
+        return 0, 1
+    return (support.lower_bound, support.upper_bound) if isinstance(support, _INTEGERS) else None
+
+
+_INTEGERS = type(constraints.integer_interval(0, 1))
 _IDENTITY = dist.transforms.IdentityTransform()
 
 
@@ -133,34 +150,38 @@ def expand(d: Any, batch_shape: tuple[int, ...]) -> Distribution:
     return d.expand(batch_shape)
 
 
-def standardise(d: Any) -> tuple[Any, Callable[[Any], Any]] | None:
-    """Split a location-scale distribution into a parameter-free base and the map from base to `d`.
+def standardise(d: Any, centring: Any = None) -> tuple[Any, Callable[[Any], Any]] | None:
+    """Split a location-scale distribution into a base and the map from base to `d`.
+
+    The base is free of parameters; or, with a `centring` c (of the shape of `d`, or a scalar), it has location c * loc and
+    scale scale**c, so that 0 is free of parameters and 1 is `d` itself.
 
     Returns None for families that have no location and scale. Law: if z ~ base then map(z) ~ d.
     """
     if isinstance(d, dist.Independent):
-        inner = standardise(d.base_dist)
+        inner = standardise(d.base_dist, centring)
         return None if inner is None else (inner[0].to_event(d.reinterpreted_batch_ndims), inner[1])
     if isinstance(d, dist.ExpandedDistribution):
-        inner = standardise(d.base_dist)
+        inner = standardise(d.base_dist, centring)
         return None if inner is None else (inner[0].expand(d.batch_shape), inner[1])
     if isinstance(d, dist.LogNormal):
-        base = dist.Normal(0.0, 1.0).expand(d.batch_shape)
-        return base, lambda z: jnp.exp(d.loc + d.scale * z)
-    if isinstance(d, dist.MultivariateNormal):
+        base, restore = _standard(dist.Normal, d, centring)
+        return base, lambda z: jnp.exp(restore(z))
+    if isinstance(d, dist.MultivariateNormal) and centring is None:
         base = dist.Normal(0.0, 1.0).expand(d.batch_shape + d.event_shape).to_event(1)
         return base, lambda z: d.loc + jnp.einsum("...ij,...j->...i", d.scale_tril, z)
-    bases = {
-        dist.Normal: lambda: dist.Normal(0.0, 1.0),
-        dist.Cauchy: lambda: dist.Cauchy(0.0, 1.0),
-        dist.Laplace: lambda: dist.Laplace(0.0, 1.0),
-        dist.Logistic: lambda: dist.Logistic(0.0, 1.0),
-        dist.Gumbel: lambda: dist.Gumbel(0.0, 1.0),
-        dist.StudentT: lambda: dist.StudentT(d.df, 0.0, 1.0),
-    }
-    if type(d) not in bases:
+    family = partial(dist.StudentT, d.df) if type(d) is dist.StudentT else type(d)
+    if type(d) not in {dist.Normal, dist.Cauchy, dist.Laplace, dist.Logistic, dist.Gumbel, dist.StudentT}:
         return None
-    return bases[type(d)]().expand(d.batch_shape), lambda z: d.loc + d.scale * z
+    return _standard(family, d, centring)
+
+
+def _standard(family: Callable, d: Any, c: Any) -> tuple[Any, Callable[[Any], Any]]:
+    loc, scale = d.loc, d.scale
+    if c is None:
+        return family(0.0, 1.0).expand(d.batch_shape), lambda z: loc + scale * z
+    shape = jnp.broadcast_shapes(d.batch_shape, jnp.shape(c))  # d may be about to be expanded to the shape of c
+    return family(c * loc, scale**c).expand(shape), lambda z: loc + scale ** (1.0 - c) * (z - c * loc)
 
 
 def size(shape: tuple[int, ...]) -> int:

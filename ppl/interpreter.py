@@ -36,12 +36,14 @@ def current() -> "Interpreter | None":
 
 
 class Inputs(NamedTuple):
-    """What flows into a run, and is sliced by combinators: a key, data, proposed choices, interventions, replaced calls."""
+    """What flows into a run, and is sliced by combinators: a key, data, proposed choices, interventions, and those
+    reparameterisations that hold arrays."""
 
     key: Array | None = None
     data: Choices = {}
     given: Choices = {}
     do: Choices = {}
+    rules: Choices = {}
 
     def under(self, name: str) -> "Inputs":
         """The inputs of a program nested under `name`."""
@@ -148,7 +150,7 @@ class Interpreter(abc.ABC):
         rules = self.rules
         self.rules = rules._replace(reparams={other: rule for other, rule in rules.reparams.items() if other != name})
         try:
-            return rules.reparams[name](name, d)
+            return self.inputs.rules.get(name, rules.reparams[name])(name, d)
         finally:
             self.rules = rules
 
@@ -249,6 +251,10 @@ class Interpreter(abc.ABC):
         value = jnp.sum(value) if jnp.ndim(value) else value
         self.record.totals[kind] = self.record.totals[kind] + value if kind in self.record.totals else value
 
+    def summed(self, totals: Mapping[str, Array], table: Table, label: str) -> dict[str, Array]:
+        """The totals of a repeated body, from those of its repetitions. `table`: the body's; `label`: who repeats it."""
+        return {kind: jnp.sum(values, axis=0) for kind, values in totals.items()}
+
     def _add_totals(self, totals: Mapping[str, Array]) -> None:
         for kind, value in totals.items():
             self.add(kind, value)
@@ -318,7 +324,7 @@ class Pure:
 
     def absorb(self, record: Record, label: str, length: int | None) -> None:
         """Hand the record of a run to the parent; `length` is set when trees and totals have a leading axis to sum."""
-        totals = record.totals if length is None else {k: jnp.sum(v, axis=0) for k, v in record.totals.items()}
+        totals = record.totals if length is None else self.parent.summed(record.totals, self.table, label)
         self.parent.absorb(Record(record.trees, totals), within(self.table, label, length))
 
 

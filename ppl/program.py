@@ -18,7 +18,7 @@ from jax import Array
 from . import checks
 from ._errors import nearest
 from ._keys import check_key
-from .choices import EMPTY, Choices, flatten, holes, merge, remove
+from .choices import EMPTY, Choices, flatten, holes, merge, paths, put, remove
 from .interpreter import NO_RULES, Inputs, Interpreter, Rules, activate
 from .interpreters import Assess, Generate, Inspect, Replay, Simulate
 from .site import SiteInfo, Table, format_table
@@ -220,7 +220,7 @@ class Program:
 
     def interpret(self, kind: type[Interpreter], key: Array | None = None, given: Choices = EMPTY) -> tuple[Interpreter, Any]:
         """Run under a fresh interpreter of `kind`; returns it, with its record, and the model's return value."""
-        interpreter = kind(Inputs(key, self._data, given, self.do), self.rules)
+        interpreter = kind(Inputs(key, self._data, given, self.do, _with_arrays(self.rules.reparams)), self.rules)
         with activate(interpreter), checks.sentences():
             out = self.run()
         return interpreter, out
@@ -251,7 +251,10 @@ class Program:
         own, outer = flatten(self._data), flatten(inputs.data)
         for address in own.keys() & outer.keys():
             raise ValueError(f"site '{prefix}{address}' is given data twice: in the nested program and from outside.")
-        return inputs._replace(data=merge(self._data, inputs.data), do=merge(self.do, inputs.do))
+        own_rules = _with_arrays(self.rules.reparams)
+        return inputs._replace(
+            data=merge(self._data, inputs.data), do=merge(self.do, inputs.do), rules=merge(own_rules, inputs.rules)
+        )
 
     def add_rules(self, rules: Rules) -> Rules:
         """This program's own rules joined to those from the program around it."""
@@ -291,6 +294,16 @@ _HOLE = _Hole()
 def _is_data(x: Any) -> bool:
     """Arrays and floats are data; integers, flags, strings and functions are structure."""
     return isinstance(x, float) or (hasattr(x, "dtype") and hasattr(x, "shape")) or type(x) is object
+
+
+def _with_arrays(rules: Mapping[str, Any]) -> Choices:
+    """Those of the reparameterisations that are pytrees of arrays."""
+    out: Choices = {}
+    for path, rule in paths(rules):
+        leaves = jax.tree.leaves(rule)
+        if leaves and all(_is_data(x) for x in leaves):
+            put(out, path, rule)
+    return out
 
 
 def _density(interpreter: Interpreter) -> Array:

@@ -2,12 +2,18 @@
 
 A reparameterisation is a function `(name, distribution) -> value` written with `sample` and `deterministic`, so users write
 their own. Law: it gives `value` the distribution it was handed.
+
+A reparameterisation that is a pytree of arrays has settings: they are arguments of the program like its data, and those whose
+leading axes are a plate's are sliced with it. If it has a method `spread(address, shape)`, it is asked to give its arrays the
+site's shape.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import equinox as eqx
+import jax.numpy as jnp
 from jax import Array
 
 from . import distributions
@@ -28,14 +34,50 @@ class NonCentered:
     """
 
     def __call__(self, name: str, d: Any) -> Array:
-        parts = distributions.standardise(d)
-        if parts is None:
+        return _through_base(name, d, distributions.standardise(d))
+
+
+class PartlyCentered(eqx.Module):
+    """Between centred (1) and non-centred (0): sample a `name_base` of location c * loc and scale scale**c, and move it to
+    loc and scale (Papaspiliopoulos, Roberts and Skoeld 2003; Gorinova, Moore and Hoffman, ICML 2020, arXiv:1906.03028).
+
+    How far to go for each entry follows from how much the data say of it; `inference.learn_centering` finds out.
+
+    - `centring`: c in [0, 1], one number or an array of the whole site's shape (axes of enclosing `vmap`s first).
+
+    For Normal, LogNormal, StudentT, Cauchy, Laplace, Logistic and Gumbel sites.
+
+    Raises:
+        ValueError: for another distribution, or a shape that does not fit.
+
+    Example:
+        `program.reparam({"theta": ppl.PartlyCentered(0.3)})`
+    """
+
+    centring: Array | float
+
+    def __call__(self, name: str, d: Any) -> Array:
+        return _through_base(name, d, distributions.standardise(d, self.centring))
+
+    def spread(self, address: str, shape: tuple[int, ...]) -> "PartlyCentered":
+        """The same with one number for each entry of the site."""
+        try:
+            return PartlyCentered(jnp.broadcast_to(jnp.asarray(self.centring, float), shape))
+        except ValueError:
             raise ValueError(
-                f"site '{name}' cannot be non-centred: {distributions.family(d)} is not a location-scale family. "
-                "Write your own function (name, distribution) -> value."
-            )
-        base, restore = parts
-        return deterministic(name, restore(sample(f"{name}_base", base)))
+                f"the centring of site '{address}' has shape {jnp.shape(self.centring)}, but the site has {shape}. "
+                "Give one number, or one for each entry."
+            ) from None
+
+
+def _through_base(name: str, d: Any, parts: Any) -> Array:
+    if parts is None:
+        raise ValueError(
+            f"site '{name}' cannot be non-centred: {distributions.family(d)} is not a location-scale family. "
+            "Write your own function (name, distribution) -> value."
+        )
+    base, restore = parts
+    return deterministic(name, restore(sample(f"{name}_base", base)))
 
 
 _LOCATION_SCALE = {"Normal", "LogNormal", "StudentT", "Cauchy", "Laplace", "Logistic", "Gumbel", "MultivariateNormal"}

@@ -1,5 +1,7 @@
-"""Checks of whole pipelines: simulation-based calibration."""
+"""Checks of whole pipelines: simulation-based calibration, and the joint-distribution test."""
 
-from .sbc import Calibration, sbc
+from .joint import joint
+from .sbc import sbc
+from .verdict import Verdict
 
-__all__ = ["Calibration", "sbc"]
+__all__ = ["Verdict", "joint", "sbc"]

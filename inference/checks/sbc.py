@@ -11,7 +11,6 @@ assert result.passed(), result
 ```
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -23,26 +22,7 @@ from ppl.choices import flatten
 
 from ..mcmc.nuts import NUTS
 from ..mcmc.sample import mcmc
-
-FALSE_ALARM = 1e-3
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Calibration:
-    """Ranks by scalar name, (replications,) each from 0 to `largest`, and the p-value of their uniformity."""
-
-    ranks: dict[str, np.ndarray]
-    largest: int
-    p_values: dict[str, float]
-
-    def passed(self, false_alarm: float = FALSE_ALARM) -> bool:
-        """Whether no quantity's ranks are too uneven. A right sampler fails with probability at most `false_alarm`
-        (Bonferroni over the quantities)."""
-        return min(self.p_values.values()) >= false_alarm / len(self.p_values)
-
-    def __repr__(self) -> str:
-        rows = [f"  {name}: p = {p:.3g}" for name, p in sorted(self.p_values.items(), key=lambda item: item[1])]
-        return f"Calibration over {len(next(iter(self.ranks.values())))} simulations\n" + "\n".join(rows)
+from .verdict import Verdict
 
 
 def sbc(
@@ -55,13 +35,15 @@ def sbc(
     thin: int = 10,
     warmup: int = 300,
     target: Callable = ppl.as_target,
-) -> Calibration:
+) -> Verdict:
     """Calibrate `kernel` (default: `NUTS()`) on `program`.
 
     - `program`: conditioned; the values of its data are not used, only which sites are data.
     - `replications`: simulated data sets; each is sampled with one chain of `ranks * thin` draws after `warmup`.
     - `ranks`: draws kept, every `thin`-th; so ranks run from 0 to `ranks`. Thin until they are nearly independent.
     - `target`: from a program to the target that is sampled.
+
+    The verdict's `values` are the ranks, from 0 to `ranks`, by scalar.
     """
     kernel = NUTS() if kernel is None else kernel
     free = program.without()
@@ -83,7 +65,7 @@ def sbc(
                 label = f"{name}[{', '.join(map(str, index))}]" if index else name
                 found.setdefault(label, []).append(int(rank[index]))
     table = {name: np.array(values) for name, values in found.items()}
-    return Calibration(table, ranks, {name: uniformity(values, ranks) for name, values in table.items()})
+    return Verdict({name: uniformity(values, ranks) for name, values in table.items()}, table)
 
 
 @jax.jit

@@ -554,6 +554,15 @@ def non_centred_oracle(c):
     return hierarchy_oracle({**c, "v": v}, theta) + jacobian
 
 
+CENTRING = np.array([0.0, 0.3, 1.0])  # of theta, entry by entry
+
+
+def partly_centred_oracle(c):
+    scale = c["tau"] ** (1.0 - CENTRING)
+    theta = c["mu"] + scale * (c["theta_base"] - CENTRING * c["mu"])
+    return hierarchy_oracle(c, theta) + float(np.sum(np.log(scale)))
+
+
 def intervened_oracle(c):
     theta = np.array([1.0, 2.0, 3.0])
     v = float(stats.multivariate_normal(c["mu"] * np.ones(2), SCALE).logpdf(c["v"]))
@@ -602,6 +611,9 @@ CASES: dict[str, Case] = {
     "hierarchy": Case(hierarchy, hierarchy_oracle),
     "hierarchy, non-centred": Case(
         lambda: hierarchy().reparam({"theta": ppl.NonCentered(), "v": ppl.NonCentered()}), non_centred_oracle
+    ),
+    "hierarchy, partly centred": Case(
+        lambda: hierarchy().reparam({"theta": ppl.PartlyCentered(CENTRING)}), partly_centred_oracle
     ),
     "hierarchy, intervened": Case(lambda: hierarchy().intervene({"theta": np.array([1.0, 2.0, 3.0])}), intervened_oracle),
 }

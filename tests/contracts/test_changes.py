@@ -137,6 +137,38 @@ def test_reparam_of_a_site_in_a_nested_program(x64):
     near(changed.log_density({"in": choices}), inner.log_density(choices), 1)
 
 
+def test_settings_of_a_reparam_are_arguments_and_are_sliced_with_the_site(x64):
+    """Of a site in a plate of nested programs; a change of settings compiles nothing, and has a gradient."""
+
+    @ppl.model
+    def plate():
+        return ppl.vmap(lambda _: sample("in", hierarchy()))(jnp.arange(2))
+
+    c, traced = np.array([[0.0, 0.5, 1.0], [1.0, 0.2, 0.7]]), []
+
+    @jax.jit
+    def log_density(program, choices):
+        traced.append(None)
+        return program.log_density(choices)
+
+    def changed(c):
+        return plate().reparam({"in.theta": ppl.PartlyCentered(c)})
+
+    choices = changed(c).simulate(jax.random.key(0)).choices
+    for centring in (c, 1.0 - c):
+        rows = [
+            hierarchy()
+            .reparam({"theta": ppl.PartlyCentered(row)})
+            .log_density(jax.tree.map(lambda x, i=i: x[i], choices["in"]))
+            for i, row in enumerate(centring)
+        ]
+        near(log_density(changed(centring), choices), sum(rows), 1)
+    assert len(traced) == 1
+    slope = jax.grad(lambda c: changed(c).log_density(choices))(jnp.asarray(c))
+    step = 1e-6 * np.eye(6)[4].reshape(2, 3)
+    near(slope[1, 1], (changed(c + step).log_density(choices) - changed(c - step).log_density(choices)) / 2e-6, 1e4)
+
+
 # -- the do-operator -------------------------------------------------------------------------------------------------------
 
 

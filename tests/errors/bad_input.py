@@ -125,6 +125,8 @@ CASES = {
     "reparam: no function": lambda: schools().reparam({"theta": "non-centred"}),
     "reparam: a site with data": lambda: (schools() | DATA).reparam({"y": ppl.NonCentered()}),
     "reparam: no location and scale": lambda: schools().reparam({"tau": ppl.NonCentered()}).sites(),
+    "reparam: partly, no location and scale": lambda: schools().reparam({"tau": ppl.PartlyCentered(0.5)}).sites(),
+    "reparam: a centring of wrong shape": lambda: schools().reparam({"theta": ppl.PartlyCentered(np.ones(2))}),
     "reparam: no dict": lambda: schools().reparam("theta"),
     # values
     "data: too long": lambda: schools() | {"y": np.ones(4)},

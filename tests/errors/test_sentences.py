@@ -97,6 +97,13 @@ SENTENCES = {
         "such as ppl.NonCentered(), but got str."
     ),
     "reparam: a site with data": "site 'y' cannot be reparameterised: it is observed, and only latent sites can.",
+    "reparam: a centring of wrong shape": (
+        "the centring of site 'theta' has shape (2,), but the site has (3,). Give one number, or one for each entry."
+    ),
+    "reparam: partly, no location and scale": (
+        "site 'tau' cannot be non-centred: HalfNormal is not a location-scale family. Write your own function "
+        "(name, distribution) -> value."
+    ),
     "reparam: no location and scale": (
         "site 'tau' cannot be non-centred: HalfNormal is not a location-scale family. Write your own "
         "function (name, distribution) -> value."

@@ -1,4 +1,4 @@
-"""Simulation-based calibration: NUTS passes on three programs, planted bugs do not."""
+"""Simulation-based calibration: NUTS passes on five programs, planted bugs do not."""
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,36 @@ def regression(x):
     ppl.vmap(seen)(x)
 
 
+@ppl.model
+def effects(num, each):
+    """A hierarchy, non-centred by its user."""
+    mu = sample("mu", dist.Normal(0.0, 2.0))
+    tau = sample("tau", dist.HalfNormal(1.0))
+
+    def group(_):
+        theta = mu + tau * sample("theta", dist.Normal(0.0, 1.0))
+        sample("y", dist.Normal(theta, 0.5).expand([each]).to_event(1))
+
+    ppl.vmap(group)(jnp.arange(num))
+
+
+@ppl.model
+def walk(steps):
+    """A random walk with an unknown step, seen through counts."""
+    size = sample("size", dist.Gamma(4.0, 10.0))
+
+    def step(x, _):
+        x = sample("x", dist.Normal(x, size))
+        sample("n", dist.Poisson(jnp.exp(x)))
+        return x, None
+
+    ppl.scan(step, 1.0, length=steps)
+
+
 def cases():
     return {
+        "effects": effects(3, 4) | {"y": jnp.zeros((3, 4))},
+        "walk": walk(8) | {"n": jnp.ones(8, int)},
         "scale": scale(4) | {"y": jnp.zeros(4)},
         "shares": shares() | {"counts": jnp.array([5, 3, 2])},
         "regression": regression(jnp.linspace(-1.0, 1.0, 6)) | {"y": jnp.zeros(6)},
@@ -60,7 +88,7 @@ class NoJacobian(ppl.Target):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["scale", "shares", "regression"])
+@pytest.mark.parametrize("name", cases())
 def test_nuts_is_calibrated(name):
     result = sbc(cases()[name], key=jax.random.key(1), replications=300)
     assert result.passed(), result
