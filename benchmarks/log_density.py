@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from benchmarks.density_models import Pair, pairs
-from benchmarks.report import machine, write
+from benchmarks.report import machine, table, write
 
 EVALUATIONS = 1000
 
@@ -83,8 +83,7 @@ def main() -> None:
             "log_density",
             "Log density and gradient against hand-written JAX",
             note,
-            ["model (dimension)", "run time", "trace + compile"],
-            rows,
+            table(["model (dimension)", "run time", "trace + compile"], rows),
         )
 
 

@@ -1,5 +1,9 @@
-"""The benchmark's posteriors as NumPyro users write them. `MODELS[name](data) -> (model, args)`."""
+"""The reference posteriors as NumPyro users write them. `MODELS[name](data) -> (model, args)`.
 
+`python -m benchmarks.check_models` compares their densities with those of the reference programs.
+"""
+
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +19,11 @@ def flat(shape=(), support=dist.constraints.real):
     return dist.ImproperUniform(support, shape, ())
 
 
-def arK(lags, y):
+def arK(x, y):
     alpha = sample("alpha", dist.Normal(0.0, 10.0))
-    beta = sample("beta", dist.Normal(0.0, 10.0).expand([lags.shape[1]]))
+    beta = sample("beta", dist.Normal(0.0, 10.0).expand([x.shape[1]]))
     sigma = sample("sigma", dist.HalfCauchy(2.5))
-    sample("y", dist.Normal(alpha + lags @ beta, sigma), obs=y)
+    sample("y", dist.Normal(alpha + x @ beta, sigma), obs=y)
 
 
 def forward(log_start, log_a, emit):
@@ -76,6 +80,21 @@ def kilpisjarvi(x, alpha_prior, beta_prior, y):
     sample("y", dist.Normal(alpha + beta * x, sigma), obs=y)
 
 
+def diamonds(x, y):
+    b = sample("b", dist.Normal(0.0, 1.0).expand([x.shape[1]]))
+    intercept = sample("Intercept", dist.StudentT(3.0, 8.0, 10.0))
+    sigma = sample("sigma", dist.FoldedDistribution(dist.StudentT(3.0, 0.0, 10.0)))
+    sample("y", dist.Normal(intercept + x @ b, sigma), obs=y)
+
+
+def eight_schools_centered(sigma, y):
+    mu = sample("mu", dist.Normal(0.0, 5.0))
+    tau = sample("tau", dist.HalfCauchy(5.0))
+    with numpyro.plate("schools", len(y)):
+        theta = sample("theta", dist.Normal(mu, tau))
+        sample("y", dist.Normal(theta, sigma), obs=y)
+
+
 def eight_schools(sigma, y):
     mu = sample("mu", dist.Normal(0.0, 5.0))
     tau = sample("tau", dist.HalfCauchy(5.0))
@@ -105,6 +124,52 @@ def gp_poisson(x, k):
     kernel = alpha**2 * jnp.exp(-0.5 * ((x[:, None] - x) / rho) ** 2) + 1e-10 * jnp.eye(len(x))
     f = numpyro.deterministic("f", jnp.linalg.cholesky(kernel) @ z)
     sample("k", dist.Poisson(jnp.exp(f)), obs=k)
+
+
+def accel_gp(x, frequency, x_sigma, frequency_sigma, y):
+    def process(suffix, location, spread, x, frequency):
+        intercept = sample(f"Intercept{suffix}", dist.StudentT(3.0, location, spread))
+        amplitude = sample(f"sdgp{suffix}_1", dist.FoldedDistribution(dist.StudentT(3.0, 0.0, 36.0)))
+        length = sample(f"lscale{suffix}_1", dist.InverseGamma(1.124909, 0.0177))
+        z = sample(f"zgp{suffix}_1", dist.Normal(0.0, 1.0).expand(frequency.shape))
+        root = amplitude * (2 * jnp.pi) ** 0.25 * jnp.sqrt(length) * jnp.exp(-((length * frequency) ** 2) / 4)
+        return intercept + x @ (root * z)
+
+    mean = process("", -13.0, 36.0, x, frequency)
+    log_sigma = process("_sigma", 0.0, 10.0, x_sigma, frequency_sigma)
+    sample("Y", dist.Normal(mean, jnp.exp(log_sigma)), obs=y)
+
+
+def solve(field, initial, times):
+    """The solver and the precision of the reference programs."""
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, times[-1], None, initial, saveat=diffrax.SaveAt(ts=times),
+        stepsize_controller=diffrax.PIDController(rtol=1e-7, atol=1e-7), max_steps=1024, throw=False,
+    ).ys  # fmt: skip
+
+
+def lotka_volterra(times, y_init, y):
+    spread = jnp.array([0.5, 0.05, 0.5, 0.05])
+    theta = sample("theta", dist.TruncatedNormal(jnp.array([1.0, 0.05, 1.0, 0.05]), spread, low=0.0))
+    z_init = sample("z_init", dist.LogNormal(jnp.log(10.0), 1.0).expand([2]))
+    sigma = sample("sigma", dist.LogNormal(-1.0, 1.0).expand([2]))
+
+    def growth(t, z, args):
+        return jnp.stack([(theta[0] - theta[1] * z[1]) * z[0], (theta[3] * z[0] - theta[2]) * z[1]])
+
+    z = solve(growth, z_init, times)
+    sample("y_init", dist.LogNormal(jnp.log(z_init), sigma), obs=y_init)
+    sample("y", dist.LogNormal(jnp.log(z), sigma), obs=y)
+
+
+def one_compartment(times, dose, volume, y):
+    k_a, k_m, v_m, sigma = (sample(name, dist.HalfCauchy(1.0)) for name in ("k_a", "K_m", "V_m", "sigma"))
+
+    def flow(t, c, args):
+        return (k_a * dose * jnp.exp(-k_a * t) - v_m * c / (k_m + c)) / volume
+
+    c = solve(flow, jnp.zeros_like(k_a), times)
+    sample("C_hat", dist.LogNormal(jnp.log(c), sigma), obs=y)
 
 
 def mixture(y):
@@ -142,6 +207,15 @@ def _kilpisjarvi(d):
     return kilpisjarvi, (d["x"], (d["pmualpha"], d["psalpha"]), (d["pmubeta"], d["psbeta"]), d["y"])
 
 
+def _diamonds(d):
+    x = d["X"][:, 1:]
+    return diamonds, (x - x.mean(0), d["Y"])
+
+
+def _accel(d):
+    return accel_gp, (d["Xgp_1"], d["slambda_1"][:, 0], d["Xgp_sigma_1"], d["slambda_sigma_1"][:, 0], d["Y"])
+
+
 def _interaction(d):
     return regression, (columns(d["height"], d["male"], d["height"] * d["male"]), np.log(d["earn"]))
 
@@ -149,16 +223,21 @@ def _interaction(d):
 MODELS = {
     "arK-arK": _ark,
     "bball_drive_event_0-hmm_drive_0": lambda d: (hmm_drive, (d["u"], d["v"], d["alpha"])),
+    "diamonds-diamonds": _diamonds,
     "earnings-earn_height": lambda d: (regression, (columns(d["height"]), d["earn"])),
     "earnings-logearn_interaction": _interaction,
+    "eight_schools-eight_schools_centered": lambda d: (eight_schools_centered, (d["sigma"], d["y"])),
     "eight_schools-eight_schools_noncentered": lambda d: (eight_schools, (d["sigma"], d["y"])),
     "garch-garch11": lambda d: (garch, (d["sigma1"], d["y"])),
     "gp_pois_regr-gp_pois_regr": lambda d: (gp_poisson, (d["x"], d["k"])),
     "hmm_example-hmm_example": lambda d: (hmm_example, (d["y"],)),
+    "hudson_lynx_hare-lotka_volterra": lambda d: (lotka_volterra, (d["ts"].astype(float), d["y_init"], d["y"])),
     "kidiq-kidscore_momhsiq": lambda d: (kidscore, (columns(d["mom_hs"], d["mom_iq"]), d["kid_score"])),
     "kilpisjarvi_mod-kilpisjarvi": _kilpisjarvi,
     "low_dim_gauss_mix-low_dim_gauss_mix": lambda d: (mixture, (d["y"],)),
+    "mcycle_gp-accel_gp": _accel,
     "mesquite-logmesquite": _mesquite,
     "nes1972-nes": _nes,
+    "one_comp_mm_elim_abs-one_comp_mm_elim_abs": lambda d: (one_compartment, (d["times"], d["D"], d["V"], d["C_hat"])),
     "sblrc-blr": lambda d: (blr, (d["X"], d["y"])),
 }

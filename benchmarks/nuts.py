@@ -1,184 +1,69 @@
-"""NUTS against NumPyro's NUTS on the reference posteriors: effective samples per second, per gradient, and whole time.
+"""The default sampler against all peers on all reference posteriors.
 
-    python -m benchmarks.nuts [--rounds 3] [--only eight_schools,garch] [--write]
+    python -m benchmarks.nuts --rounds 1 --only eight_schools,garch --peers numpyro,stan
+    python -m benchmarks.nuts --rounds 3 --write
 
-Both with their defaults, 4 chains x (1000 warm-up + 1000 draws), float64; NumPyro with vectorised chains. Each run is a
-fresh process, so that compile times are those of a user's first run; rounds alternate which library goes first. A process
-samples twice with one key: the first time gives the whole time with tracing and compilation, the second, with nothing to
-compile, the time of warm-up and sampling. Effective samples: bulk, the worst parameter of the constrained posterior.
-Gradients: of warm-up and sampling together.
+Every run is kept in build/benchmarks/nuts.jsonl, and a run that is there is not run again: break it off and resume it as you
+like, run it in parts, raise the rounds. `--write` writes benchmarks/results/nuts.md from the runs of the named rounds. What
+is measured and how: benchmarks/README.md.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
-import sys
-import time
-from math import exp, isnan, log, nan
+from importlib.metadata import PackageNotFoundError, version
 
-CHAINS, WARMUP, DRAWS = 4, 1000, 1000
-LONG_RUN = 30.0  # seconds; the difference of two runs longer than this says nothing about the time to compile
+from benchmarks.peers import PEERS
+from benchmarks.report import machine, write
+from benchmarks.runs import Runs
+from benchmarks.table import NOTE, details, line, summary
 
-
-def ours(name: str, seed: int) -> dict:
-    """One process of Evidentia."""
-    import jax
-
-    import inference as inf
-    from tests.reference.models import program
-
-    def sample(seed: int):
-        start = time.perf_counter()
-        posterior = inf.mcmc(
-            program(name),
-            inf.NUTS(),
-            key=jax.random.key(seed),
-            chains=CHAINS,
-            draws=DRAWS,
-            warmup=WARMUP,
-            progress=False,
-        )
-        return posterior, time.perf_counter() - start
-
-    _, whole = sample(seed)
-    posterior, run = sample(seed)
-    gradients = posterior.stats["n_steps"].sum() + posterior.warmup_stats["n_steps"].sum()
-    return {"whole": whole, "run": run, "gradients": int(gradients), **worst(posterior.draws)}
+CROSSED = 0.5  # busy cores before a run, above which its times are doubtful
 
 
-def numpyro(name: str, seed: int) -> dict:
-    """One process of NumPyro."""
-    import jax
-    from numpyro.infer import MCMC, NUTS
-
-    from benchmarks.numpyro_models import MODELS
-    from tests.reference.models import data
-
-    model, args = MODELS[name](data(name))
-    mcmc = MCMC(
-        NUTS(model),
-        num_warmup=WARMUP,
-        num_samples=DRAWS,
-        num_chains=CHAINS,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-
-    def sample(seed: int) -> float:
-        start = time.perf_counter()
-        mcmc.run(jax.random.key(seed), *args, extra_fields=("num_steps",))
-        jax.block_until_ready(mcmc.get_samples())
-        return time.perf_counter() - start
-
-    whole = sample(seed)
-    run = sample(seed)
-    # NumPyro traces and compiles its search for a start anew in every run; that is no sampling, so it does not count
-    start = time.perf_counter()
-    jax.block_until_ready(mcmc.sampler.init(jax.random.split(jax.random.key(seed), CHAINS), WARMUP, None, args, {}))
-    run -= time.perf_counter() - start
-    draws, steps = mcmc.get_samples(group_by_chain=True), mcmc.get_extra_fields()["num_steps"].sum()
-    mcmc.warmup(jax.random.key(seed), *args, extra_fields=("num_steps",), collect_warmup=True)
-    gradients = int(steps + mcmc.get_extra_fields()["num_steps"].sum())
-    return {"whole": whole, "run": run, "gradients": gradients, **worst(draws)}
-
-
-def worst(draws: dict) -> dict:
-    """The smallest bulk effective sample size and the largest R-hat over all scalars."""
-    import numpy as np
-    from arviz_stats.base import array_stats
-
-    from ppl.choices import walk
-
-    ess, rhat = [], []
-    for _, values in walk(draws):
-        values = np.asarray(values).reshape(*np.shape(values)[:2], -1)
-        for i in range(values.shape[-1]):
-            if values[..., i].std() > 0:
-                ess.append(float(array_stats.ess(values[..., i], chain_axis=0, draw_axis=1)))
-                rhat.append(float(array_stats.rhat(values[..., i], chain_axis=0, draw_axis=1)))
-    return {"ess": min(ess), "rhat": max(rhat)}
-
-
-def process(who: str, name: str, seed: int) -> dict:
-    """Run one worker process and read its numbers."""
-    command = [sys.executable, "-m", "benchmarks.nuts", "--worker", who, name, str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{who} failed on {name}:\n{done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def worker(who: str, name: str, seed: int) -> None:
-    import jax
-
-    jax.config.update("jax_enable_x64", True)
-    print(json.dumps({"ours": ours, "numpyro": numpyro}[who](name, seed)))
+def installed(peers: list[str]) -> list[str]:
+    """The peers whose library is there; a sentence for each that is not."""
+    found = []
+    for peer in peers:
+        try:
+            version(PEERS[peer].library)
+            found.append(peer)
+        except PackageNotFoundError:
+            print(f"{PEERS[peer].title} is left out: {PEERS[peer].library} is not installed.")
+    return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="comma-separated parts of names")
-    parser.add_argument("--write", action="store_true", help="write benchmarks/results/nuts.md")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.worker:
-        return worker(args.worker[0], args.worker[1], int(args.worker[2]))
-
     from benchmarks.numpyro_models import MODELS
 
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", help="comma-separated parts of posteriors' names")
+    parser.add_argument("--peers", default="", help=f"comma-separated, of {', '.join(PEERS)}; Evidentia is always in")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds after which a process is ended")
+    parser.add_argument("--kept", default="build/benchmarks/nuts.jsonl", help="the file of single runs")
+    parser.add_argument("--write", action="store_true", help="write benchmarks/results/nuts.md")
+    args = parser.parse_args()
+
+    asked = [p for p in args.peers.split(",") if p] or list(PEERS)
+    unknown = [p for p in asked if p not in PEERS]
+    if unknown:
+        parser.error(f"no peer is called {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    peers = installed([p for p in PEERS if p in asked or p == "evidentia"])
     names = [n for n in MODELS if any(part in n for part in args.only.split(","))]
-    rows, ratios = [], []
-    for name in names:
-        runs: dict[str, list[dict]] = {"ours": [], "numpyro": []}
-        for i in range(args.rounds):
-            for who in ("ours", "numpyro") if i % 2 else ("numpyro", "ours"):
-                runs[who].append(process(who, name, i))
-        row, ratio = compare(name, runs)
-        rows.append(row)
-        ratios.append(ratio)
-        print(" | ".join(row), flush=True)
-    means = [exp(statistics.fmean(log(r[i]) for r in ratios if not isnan(r[i]))) for i in range(4)]
-    rows.append(["**geometric mean**", *(f"**{m:.2f}**" for m in means), "", "", ""])
-    print(" | ".join(rows[-1]))
+    runs = Runs(args.kept, limit=args.limit)
+    for i in range(args.rounds):
+        for name in names:
+            for peer in reversed(peers) if i % 2 else peers:
+                print(line(runs.of(peer, name, i)), flush=True)
+
+    records = [runs.of(peer, name, i) for peer in peers for name in names for i in range(args.rounds)]
+    tables = summary(records), *details(records)
+    print(tables[0])
     if args.write:
-        from benchmarks.report import machine, write
-
-        note = (
-            f"Ratios Evidentia / NumPyro: above 1 is better for the first two, below 1 for the last two. Median (range) of "
-            f"{args.rounds} alternating rounds, each a fresh process; {CHAINS} chains x ({WARMUP} + {DRAWS}), float64. "
-            f"Trace + compile is whole time - run time; where a run takes over {LONG_RUN:.0f} s it is not measurable (-). "
-            f"{machine()}"
-        )
-        write("nuts", "NUTS against NumPyro's NUTS", note, HEADER, rows)
-
-
-HEADER = [
-    "posterior", "ESS/s", "ESS/gradient", "trace + compile", "whole time",
-    "ESS/s: ours, NumPyro", "ESS per 1000 gradients", "worst R-hat",
-]  # fmt: skip
-
-
-def compare(name: str, runs: dict[str, list[dict]]) -> tuple[list[str], list[float]]:
-    """A row of the table, and its four ratios (medians over rounds)."""
-    measures = [
-        lambda r: r["ess"] / r["run"],
-        lambda r: 1000 * r["ess"] / r["gradients"],
-        lambda r: r["whole"] - r["run"],
-        lambda r: r["whole"],
-    ]
-    per_round = [[m(a) / m(b) for a, b in zip(runs["ours"], runs["numpyro"], strict=True)] for m in measures]
-    medians = [statistics.median(x) for x in per_round]
-    if max(r["run"] for r in runs["numpyro"]) > LONG_RUN:
-        medians[2] = nan
-
-    def both(measure, digits: int) -> str:
-        return ", ".join(f"{statistics.median(measure(r) for r in runs[who]):.{digits}f}" for who in ("ours", "numpyro"))
-
-    cells = ["-" if isnan(m) else f"{m:.2f} ({min(x):.2f}-{max(x):.2f})" for m, x in zip(medians, per_round, strict=True)]
-    rhat = ", ".join(f"{max(r['rhat'] for r in runs[who]):.3f}" for who in ("ours", "numpyro"))
-    return [name, *cells, both(measures[0], 0), both(measures[1], 1), rhat], medians
+        crossed = sum(record["load"] > CROSSED for record in records)
+        beside = f"Before {crossed} of them other work held over {CROSSED} cores." if crossed else "No other work beside them."
+        note = f"{len(records)} runs: {args.rounds} rounds, in alternating order. {beside}"
+        used = machine(sorted({"jax", *(PEERS[peer].library for peer in peers)}))
+        write("nuts", "The default sampler against its peers", NOTE, f"{note} {used}", *tables)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def footer(posterior) -> str:
     parts, made = [], posterior.provenance
     if "diverging" in posterior.stats:
         parts.append(f"{int(np.sum(posterior.stats['diverging']))} divergences")
+    if made.get("biased"):
+        parts.append(f"biased by the step size of {' and '.join(dict.fromkeys(made['biased']))}")
     if made.get("gradients") is not None:
         parts.append(f"{made['gradients']:,} gradients")
     if "sampling_seconds" in made:

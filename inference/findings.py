@@ -14,14 +14,20 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
+import jax
 import numpy as np
 
 from ppl._errors import quote
 from ppl.choices import flatten
 
-MOST = 500  # scalars looked at; of more, evenly spaced ones
+from .scalars import VALUES, names, tables
+
+MOST = 500  # scalars looked at; of more, evenly spaced ones; of draws on the disk, as many as fit into memory
 RHAT_LIMIT = 1.01
-ESS_PER_CHAIN = 100
+ESS_PER_CHAIN, ESS_IN_ALL = 100, 1000  # wanted: so many a chain, but not more than so many
+MANY, SUPERCHAINS = 64, 16  # from so many chains on they are looked at in groups; so many groups, where nobody chose
+SLOW_TAILS = "the chains reach the tails of the log density slowly."
+LIGHTER_TAILS = "Heavy tails or a funnel: try program.reparam(), lighter-tailed priors, or a longer warmup."
 LONGER = "Run longer (warmup=, draws=); if it stays, look for several modes or a parameter that the data do not determine."
 
 
@@ -58,16 +64,15 @@ class Draws:
 
     def __init__(self, posterior: Any) -> None:
         self.stats = {name: np.asarray(x) for name, x in posterior.stats.items()}
+        self.made = posterior.provenance
         self.chains, self.draws = posterior.shape
-        names, columns = [], []
-        for name, values in flatten(posterior.draws).items():
-            table = np.asarray(values, np.float64).reshape(self.chains, self.draws, -1)
-            shape = np.shape(values)[2:]
-            names += [f"{name}[{', '.join(map(str, index))}]" if index else name for index in np.ndindex(*shape)]
-            columns.append(table)
-        table = np.concatenate(columns, axis=2)
-        keep = [i for i in spaced(len(names)) if np.ptp(table[..., i]) > 0]
-        self.names, self.table = [names[i] for i in keep], table[..., keep]
+        labels = names(posterior.draws)
+        in_memory = all(isinstance(x, np.ndarray | jax.Array) for x in flatten(posterior.draws).values())
+        most = MOST if in_memory else min(MOST, max(1, VALUES // (self.chains * self.draws)))
+        parts = list(tables(posterior.draws, spaced(len(labels), most)))
+        found, table = [name for some, _ in parts for name in some], np.concatenate([part for _, part in parts], axis=2)
+        keep = [i for i in range(len(found)) if np.ptp(table[..., i]) > 0]
+        self.names, self.table = [found[i] for i in keep], table[..., keep]
 
     @property
     def moved(self) -> bool:
@@ -79,8 +84,28 @@ class Draws:
         return np.array([fn(self.table[..., i]) for i in range(len(self.names))])
 
     @cached_property
+    def groups(self) -> int:
+        """How many groups of chains share a first position (chain c is in group c modulo that); 0: each has its own."""
+        num = self.made.get("superchains") or SUPERCHAINS
+        return num if self.chains >= MANY and self.chains % num == 0 else 0
+
+    @property
+    def rhat_limit(self) -> float:
+        """For groups with room for what as many independent draws would show, at most."""
+        noise = 4.0 * self.groups / (self.chains * self.draws)
+        return float(np.sqrt(RHAT_LIMIT**2 + noise))
+
+    def rhat_of(self, x) -> float:
+        """R-hat of a scalar (chain, draw); for many chains nested R-hat, which asks whether groups of chains agree, so that
+        every chain may be short (Margossian et al., Bayesian Analysis, 2024, arXiv:2110.13017)."""
+        if not self.groups:
+            return float(array_stats().rhat(x, chain_axis=0, draw_axis=1))
+        ids = np.arange(self.chains) % self.groups
+        return float(array_stats().rhat_nested(x, superchain_ids=ids, chain_axis=0, draw_axis=1))
+
+    @cached_property
     def rhat(self) -> np.ndarray:
-        return self.each(lambda x: array_stats().rhat(x, chain_axis=0, draw_axis=1))
+        return self.each(self.rhat_of)
 
     def ess(self, method: str) -> np.ndarray:
         prob = (0.05, 0.95) if method == "tail" else None
@@ -103,9 +128,9 @@ def array_stats() -> Any:
     return module.array_stats
 
 
-def spaced(num: int) -> np.ndarray:
-    """At most MOST of the first `num` integers, evenly spaced."""
-    return np.linspace(0, num - 1, min(MOST, num)).astype(int)
+def spaced(num: int, most: int = MOST) -> np.ndarray:
+    """At most `most` of the first `num` integers, evenly spaced."""
+    return np.linspace(0, num - 1, min(most, num)).astype(int)
 
 
 # -- rules ---------------------------------------------------------------------------------------------------------------
@@ -155,8 +180,18 @@ def disagreement(d: Draws) -> Iterator[Finding]:
         return
     worst = float(np.nanmax(d.rhat))
     lp = d.stats.get("lp", np.zeros(1))
-    rhat_lp = float(array_stats().rhat(lp, chain_axis=0, draw_axis=1)) if np.ptp(lp) > 0 else 1.0
-    if not max(worst, rhat_lp) > RHAT_LIMIT:
+    rhat_lp = d.rhat_of(lp) if np.ptp(lp) > 0 else 1.0
+    if not max(worst, rhat_lp) > d.rhat_limit:
+        return
+    if d.groups:
+        sites = () if rhat_lp > worst else d.worst(d.rhat)
+        most = "in the log density" if rhat_lp > worst else f"most about {quote(sites)}"
+        yield Finding(
+            f"Nested R-hat is {max(worst, rhat_lp):.3f}, above {d.rhat_limit:.3g}: {d.groups} groups of chains, each with one "
+            f"first position, disagree, {most}.",
+            "They have not forgotten where they began: a longer warmup= first. If it stays, the posterior has several modes.",
+            sites,
+        )
         return
     if rhat_lp > worst:
         yield Finding(f"R-hat of the log density is {rhat_lp:.3f}, above {RHAT_LIMIT}: the chains disagree.", LONGER)
@@ -182,7 +217,18 @@ def disagreement(d: Draws) -> Iterator[Finding]:
 
 def stuck(d: Draws) -> Iterator[Finding]:
     """A chain that stays in one place for a tenth of its draws."""
-    if d.draws < 50 or not d.names or not d.moved:
+    if not d.names or not d.moved:
+        return
+    if d.groups:
+        still = int((np.ptp(d.table, axis=1) == 0).all(axis=1).sum()) if d.draws >= 20 else 0
+        if still > 0.001 * d.chains:
+            yield Finding(
+                f"{still} of {d.chains} chains did not move at all.",
+                "They sit where the density is too steep for a step size that suits the others: raise target_acceptance, "
+                "allow a longer warmup, or reparameterise.",
+            )
+        return
+    if d.draws < 50:
         return
     same = (np.diff(d.table, axis=1) == 0).all(axis=2)
     longest = [max((len(run) for run in "".join("x" if s else " " for s in row).split()), default=0) for row in same]
@@ -196,10 +242,10 @@ def stuck(d: Draws) -> Iterator[Finding]:
 
 
 def too_few(d: Draws) -> Iterator[Finding]:
-    """Bulk or tail effective sample size below a hundred a chain."""
-    if d.draws < 20 or not d.names or not d.moved:
+    """Bulk or tail effective sample size below a hundred a chain, or of many chains below a thousand in all."""
+    if d.draws < (4 if d.groups else 20) or not d.names or not d.moved:
         return
-    wanted = ESS_PER_CHAIN * d.chains
+    wanted = min(ESS_PER_CHAIN * d.chains, ESS_IN_ALL)
     for method, use in (("bulk", "means"), ("tail", "interval ends")):
         ess = d.ess(method)
         least = float(np.nanmin(ess))
@@ -217,14 +263,17 @@ def energy(d: Draws) -> Iterator[Finding]:
     """E-BFMI below 0.3: momenta are too small a part of the energy for chains to reach the tails."""
     if "energy" not in d.stats or d.draws < 20:
         return
+    if d.groups:
+        energies = d.stats["energy"]
+        of_all = np.mean(np.diff(energies, axis=1) ** 2) / np.var(energies)
+        if of_all < 0.3:
+            yield Finding(f"E-BFMI of all chains together is {of_all:.2f}, below 0.3: {SLOW_TAILS}", LIGHTER_TAILS)
+        return
     bfmi = np.atleast_1d(array_stats().bfmi(d.stats["energy"], chain_axis=0, draw_axis=1))
     low = np.flatnonzero(bfmi < 0.3)
     if low.size:
-        yield Finding(
-            f"E-BFMI is {np.nanmin(bfmi):.2f} in chain {', '.join(map(str, low))}, below 0.3: the chains reach the tails of "
-            "the log density slowly.",
-            "Heavy tails or a funnel: try program.reparam(), lighter-tailed priors, or a longer warmup.",
-        )
+        chains = ", ".join(map(str, low))
+        yield Finding(f"E-BFMI is {np.nanmin(bfmi):.2f} in chain {chains}, below 0.3: {SLOW_TAILS}", LIGHTER_TAILS)
 
 
 def long_trajectories(d: Draws) -> Iterator[Finding]:
@@ -261,7 +310,18 @@ def heavy_tails(d: Draws) -> Iterator[Finding]:
         )
 
 
-RULES = (nothing_moved, divergences, disagreement, stuck, too_few, energy, long_trajectories, heavy_tails)
+def biased(d: Draws) -> Iterator[Finding]:
+    """A kernel that rejects nothing, so that its steps' error stays in the draws."""
+    names = " and ".join(dict.fromkeys(d.made.get("biased") or ()))
+    if names:
+        yield Finding(
+            f"The draws of {names} are biased by its step size, however many there are; R-hat and effective sizes do not show "
+            "it.",
+            "Compare with half the step size, or with an exact kernel such as NUTS() or MAMS().",
+        )
+
+
+RULES = (nothing_moved, divergences, disagreement, stuck, too_few, energy, long_trajectories, heavy_tails, biased)
 AFTER_A_RUN = (nothing_moved, divergences, disagreement)  # cheap, and what a user must not miss
 
 

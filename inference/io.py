@@ -88,9 +88,9 @@ def to_datatree(
     import arviz_base
 
     program = posterior.program if program is None else program
-    groups: dict[str, Any] = {"posterior": _flat(posterior.draws), "sample_stats": dict(posterior.stats)}
+    groups: dict[str, Any] = {"posterior": _flat(posterior.draws), "sample_stats": _flat(posterior.stats)}
     if program is not None:
-        latent = _latent(program, posterior.draws)
+        latent = _latent(program, in_memory(posterior.draws))
         one = jax.tree.map(lambda x: x[0, 0], latent)
         groups["observed_data"] = {k: np.asarray(v) for k, v in program.observed(one).items()}
         if log_likelihood:
@@ -105,7 +105,7 @@ def to_datatree(
     if posterior.warmup_draws:
         groups["warmup_posterior"] = _flat(posterior.warmup_draws)
     if posterior.warmup_stats:
-        groups["warmup_sample_stats"] = dict(posterior.warmup_stats)
+        groups["warmup_sample_stats"] = _flat(posterior.warmup_stats)
     groups = {name: group for name, group in groups.items() if group}
     attrs = {"posterior": {"inference_library": "evidentia", "provenance": json.dumps(posterior.provenance)}}
     return arviz_base.from_dict(groups, dims=dims, coords=coords, save_warmup=True, attrs=attrs)
@@ -115,6 +115,11 @@ def _latent(program, draws):
     """The draws that are latent choices of `program`: what it needs to be run again."""
     latent = {name for name, row in program.sites().items() if row.kind == "latent"}
     return nest({name: x for name, x in flatten(draws).items() if name in latent})
+
+
+def in_memory(tree):
+    """Arrays in place of what lies on the disk; see `stream`."""
+    return jax.tree.map(lambda x: x if isinstance(x, np.ndarray | jax.Array) else np.asarray(x), tree)
 
 
 def _flat(tree) -> dict[str, np.ndarray]:

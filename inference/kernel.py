@@ -38,10 +38,14 @@ class Kernel(eqx.Module):
     """The contract of every MCMC kernel; see the file's docstring for the words.
 
     - `learns`: names of the settings that warm-up learns where they are None: "step_size", "metric".
+    - `learns_itself`: those of them that its own `learn` finds; `adapted` calls it with the metric found so far.
+    - `exact`: False where the draws are biased, however many; `posterior.check()` says so.
     - `target_acceptance`: the mean acceptance rate that the step size is to reach.
     """
 
     learns: ClassVar[tuple[str, ...]] = ()
+    learns_itself: ClassVar[tuple[str, ...]] = ()
+    exact: ClassVar[bool] = True
     target_acceptance: ClassVar[float] = 0.8
 
     @property
@@ -60,6 +64,10 @@ class Kernel(eqx.Module):
     @abc.abstractmethod
     def step(self, key, state, target) -> tuple[Any, Any]:
         """One transition: the new state and the statistics of the move. Leaves `target` invariant."""
+
+    def acceptance(self, info) -> Any:
+        """What warm-up brings to `target_acceptance`: a statistic of a transition, in [0, 1], that falls with the step size."""
+        return info.acceptance_rate
 
     def learn(self, i, state, info) -> Any:
         """The state, changed by what step number `i` of the chain (from 0) taught. The loop calls it after every step.

@@ -48,8 +48,9 @@ class Metric(eqx.Module):
         """F' gradient: to the space where the metric is the identity."""
 
     def kinetic_energy(self, momentum):
-        """Half the inner product of momentum and velocity, a scalar."""
-        return 0.5 * jnp.vdot(momentum, self.velocity(momentum))
+        """Half the inner product of momentum and velocity, a scalar; rounding must not make it negative, for where a diverging
+        step has led to momenta of 1e15 that would outweigh any density."""
+        return 0.5 * jnp.maximum(jnp.vdot(momentum, self.velocity(momentum)), 0.0)
 
 
 class Diagonal(Metric):

@@ -3,6 +3,7 @@
 - `Threads()`: one compiled single-chain program, driven by one thread per core. Chains do not wait for each other's
   longer trajectories. The default on CPUs.
 - `Vectorized()`: all chains in one program under `vmap`. The default on accelerators.
+- `Sharded()`: the chains shared out among several devices, and among several processes that run the same script.
 
 The same key gives the same draws on every placement, up to rounding. Measurements: docs/decisions/0002-chains-on-cpu.md.
 """
@@ -14,6 +15,10 @@ from collections.abc import Callable
 
 import equinox as eqx
 import jax
+import numpy as np
+from jax.experimental.multihost_utils import process_allgather
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from .kernel import CHAINS, Kernel
 
@@ -38,6 +43,14 @@ class Placement(eqx.Module):
     @abc.abstractmethod
     def workers(self) -> int:
         """How many lanes run at a time."""
+
+    def laid_out(self, state):
+        """The shapes of a lane's state, with the devices that hold it where the placement says so."""
+        return state
+
+    def gather(self, rows):
+        """From the rows (chain, step, ...) of this process's chains, in every leaf of a pytree, those of all chains."""
+        return rows
 
 
 class Threads(Placement):
@@ -76,6 +89,86 @@ class Vectorized(Placement):
 
     def workers(self) -> int:
         return 1
+
+
+class Sharded(Placement):
+    """The chains of one lane, shared out among devices: `Sharded()` for all devices of this process, or `Sharded(mesh)` for
+    those of a `jax.sharding.Mesh` of one axis. The number of chains must be a multiple of the number of devices.
+
+    Kernels that move chains by themselves do not wait for the other devices; for kernels that look at all chains the compiler
+    inserts what they have to say to each other.
+
+    *Several hosts.* Where `jax.distributed.initialize` has been called, every process runs its own share of the chains on its
+    own devices, and at the end all return the same posterior, that of a run in one process. An error in one process leaves
+    the others waiting for it. Kernels that look at all chains are refused there. A `store` needs a directory for each process.
+
+    Raises:
+        ValueError: when the chains cannot be shared out evenly, or the mesh has several axes or devices of other processes.
+    """
+
+    mesh: Mesh | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.mesh is not None and len(self.mesh.axis_names) != 1:
+            raise ValueError(f"Sharded: the mesh must have one axis, and it has {len(self.mesh.axis_names)}.")
+        if self.mesh is not None and any(d.process_index != jax.process_index() for d in self.mesh.devices.flat):
+            raise ValueError(
+                "Sharded: the mesh holds devices of other processes. Leave it out: every process uses its own devices, and "
+                "the draws are gathered."
+            )
+
+    @property
+    def together(self) -> bool:
+        return jax.process_count() == 1
+
+    def lanes(self, chains: int) -> list[list[int]]:
+        devices, processes = self._mesh().size, jax.process_count()
+        if chains % (devices * processes):
+            where = f"{devices} devices" + (f" in each of {processes} processes" if processes > 1 else "")
+            least = devices * processes * -(-chains // (devices * processes))
+            raise ValueError(f"Sharded: {chains} chains cannot be shared out evenly among {where}; ask for chains={least}.")
+        share = chains // processes
+        first = share * jax.process_index()
+        return [list(range(first, first + share))]
+
+    def program(self, chunk: Callable) -> Callable:
+        side_by_side = Vectorized().program(chunk)
+        mesh = self._mesh()
+        rows, same = P(*mesh.axis_names), P()
+        apart = jax.shard_map(
+            side_by_side,
+            mesh=mesh,
+            in_specs=(same, same, rows, same, rows, same, same),
+            out_specs=rows,
+            check_vma=False,  # a loop's carry begins with zeros, which are the same on all devices
+        )
+
+        @functools.wraps(chunk)
+        def lane(kernel, *args):
+            made = side_by_side(kernel, *args) if kernel.together else apart(kernel, *args)
+            return jax.lax.with_sharding_constraint(made, self._rows())
+
+        return lane
+
+    def workers(self) -> int:
+        return 1
+
+    def laid_out(self, state):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._rows()), state)
+
+    def gather(self, rows):
+        if jax.process_count() == 1:
+            return rows
+        steps = process_allgather(jax.tree.map(lambda x: np.shape(x)[1], rows))
+        rows = jax.tree.map(lambda x, num: np.asarray(x)[:, : np.min(num)], rows, steps)
+        return jax.tree.map(np.asarray, process_allgather(rows, tiled=True))
+
+    def _mesh(self) -> Mesh:
+        return Mesh(np.array(jax.local_devices()), ("devices",)) if self.mesh is None else self.mesh
+
+    def _rows(self) -> NamedSharding:
+        """Chains, the leading axis, over the devices."""
+        return NamedSharding(self._mesh(), P(*self._mesh().axis_names))
 
 
 def cores() -> int:

@@ -6,6 +6,7 @@ print(posterior.summary())               # mean, sd, 94% interval, effective siz
 print(posterior.check())                 # what is wrong, if anything, and what to try
 posterior.plot()                         # densities and traces; plot_pairs(), plot_energy()
 posterior.to_datatree()                  # for ArviZ: plots, LOO, comparison
+posterior.to_pandas(); .to_polars()      # one row a draw
 posterior.predict(program, key=key)      # what the model says of new data
 posterior.save("run.npz"); Posterior.load("run.npz")
 ```
@@ -20,14 +21,15 @@ import numpy as np
 import ppl
 from ppl.choices import flatten
 
-from . import diagnostics, findings, io, plots
+from . import diagnostics, findings, frames, io, plots
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Posterior:
     """Draws from a posterior distribution.
 
-    - `draws`: nested dict of arrays (chain, draw, ...): latent choices and deterministic values by site name.
+    - `draws`: nested dict of arrays (chain, draw, ...): latent choices and deterministic values by site name. Of a run that
+      was streamed to the disk they are `xarray.DataArray`s that are read when asked for, as are the statistics.
     - `stats`: arrays (chain, draw) under ArviZ's names: lp, acceptance_rate, step_size, n_steps, tree_depth, energy,
       diverging, reached_max_treedepth, as far as the kernel has them.
     - `warmup_stats`, `warmup_draws`: the same for the warm-up; draws only if asked for.
@@ -46,13 +48,13 @@ class Posterior:
         """The draws of a site, (chain, draw, ...); dotted names reach into nested programs."""
         flat = flatten(self.draws)
         if name in flat:
-            return flat[name]
+            return io.in_memory(flat[name])
         node: Any = self.draws
         for part in name.split("."):
             if not isinstance(node, dict) or part not in node:
                 raise KeyError(f"no site '{name}' in this posterior; it has: {', '.join(flat)}.")
             node = node[part]
-        return node
+        return io.in_memory(node)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,8 +87,17 @@ class Posterior:
 
     def to_datatree(self, **groups):
         """An `xarray.DataTree` for ArviZ, with groups posterior, sample_stats, warm-up, observed data and pointwise log
-        likelihood (if the program is known). See `inference.io.to_datatree` for `dims`, `coords` and further groups."""
+        likelihood (if the program is known). See `inference.io.to_datatree` for `dims`, `coords` and further groups. Files
+        that it writes (`.to_netcdf`, `.to_zarr`) open in every ArviZ."""
         return io.to_datatree(self, **groups)
+
+    def to_pandas(self, *names: str):
+        """A pandas DataFrame of the sites `names` (default: all): one row a draw, columns chain, draw, mu, theta[0], ..."""
+        return frames.pandas(self, names)
+
+    def to_polars(self, *names: str):
+        """A polars DataFrame of the sites `names` (default: all), as `to_pandas`. Raises ImportError without polars."""
+        return frames.polars(self, names)
 
     def predict(self, program=None, *, key):
         """Simulate `program` (default: the one that was conditioned) with this posterior's draws for the sites they
@@ -96,13 +107,13 @@ class Posterior:
             raise ValueError(
                 "predict: this posterior does not know its program; pass one: posterior.predict(program, key=key)."
             )
-        return ppl.predict(program, key, self.draws)
+        return ppl.predict(program, key, io.in_memory(self.draws))
 
     def sample(self, key) -> dict[str, Any]:
         """One of the stored draws at random: a posterior can be sampled wherever a distribution can."""
         chains, draws = self.shape
         i = jax.random.randint(key, (), 0, chains * draws)
-        return jax.tree.map(lambda x: jax.numpy.reshape(x, (chains * draws, *np.shape(x)[2:]))[i], self.draws)
+        return jax.tree.map(lambda x: jax.numpy.reshape(x, (chains * draws, *np.shape(x)[2:]))[i], io.in_memory(self.draws))
 
     def save(self, path) -> None:
         """Write to one file (NumPy's npz with a JSON header; no pickle)."""

@@ -1,7 +1,7 @@
 """Progress: what a long run tells the person who waits.
 
-`run` calls `begin(total)`, `update(num, record)` after every chunk, and `end()`. `progress=True` shows a bar on a terminal
-and one line at the end anywhere else; `progress=False` shows nothing; any object with the three methods will do.
+`run` calls `begin(total, done)`, `update(num, record, first)` after every chunk, and `end()`. `progress=True` shows a bar on
+a terminal and one line at the end anywhere else; `progress=False` shows nothing; any object with the three methods will do.
 """
 
 import sys
@@ -11,11 +11,15 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What `run` calls; `update` may be called from several threads."""
+    """What `run` calls; `update` may be called from several threads.
 
-    def begin(self, total: int) -> None: ...
+    - `total`: the steps of all lanes together; `done`: those taken before, in an earlier part of the run.
+    - `num`: steps that a lane has just taken, with their `record`; `first`: how many it had taken before these.
+    """
 
-    def update(self, num: int, record) -> None: ...
+    def begin(self, total: int, done: int) -> None: ...
+
+    def update(self, num: int, record, first: int) -> None: ...
 
     def end(self) -> None: ...
 
@@ -23,10 +27,10 @@ class Progress(Protocol):
 class Silent:
     """Says nothing."""
 
-    def begin(self, total: int) -> None:
+    def begin(self, total: int, done: int) -> None:
         pass
 
-    def update(self, num: int, record) -> None:
+    def update(self, num: int, record, first: int) -> None:
         pass
 
     def end(self) -> None:
@@ -37,23 +41,23 @@ class Meter:
     """Counts steps and events; draws a bar on a terminal, one line at the end elsewhere.
 
     - `label`: what runs, for example "4 chains".
-    - `count`: from a chunk's record to a dictionary of counts to show, for example {"divergences": 3}.
+    - `count(record, first)`: a dictionary of counts to show, for example {"divergences": 3}.
     """
 
-    def __init__(self, label: str, *, lanes_per_step: int = 1, count=lambda record: {}, stream=None):
+    def __init__(self, label: str, *, count=lambda record, first: {}, stream=None):
         self.label, self.count, self.stream = label, count, stream or sys.stderr
-        self.done, self.total, self.counts = 0, 0, {}
+        self.done, self.before, self.total, self.counts = 0, 0, 0, {}
         self._lock, self._bar, self._task, self._begun = threading.Lock(), None, None, 0.0
 
-    def begin(self, total: int) -> None:
-        self.done, self.total, self.counts, self._begun = 0, total, {}, time.monotonic()
+    def begin(self, total: int, done: int) -> None:
+        self.done, self.before, self.total, self.counts, self._begun = done, done, total, {}, time.monotonic()
         if self.stream.isatty():
-            self._bar, self._task = _rich_bar(self.label, total, self.stream)
+            self._bar, self._task = _rich_bar(self.label, total, done, self.stream)
 
-    def update(self, num: int, record) -> None:
+    def update(self, num: int, record, first: int) -> None:
         with self._lock:
             self.done += num
-            for name, value in self.count(record).items():
+            for name, value in self.count(record, first).items():
                 self.counts[name] = self.counts.get(name, 0) + value
             if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=self.done, detail=self._detail())
@@ -64,16 +68,17 @@ class Meter:
             self._bar = None
         else:
             spent = time.monotonic() - self._begun
-            line = f"{self.label}: {self.done} of {self.total} steps in {spent:.1f} s{self._detail()}"
+            before = f" ({self.before} done before)" if self.before else ""
+            line = f"{self.label}: {self.done} of {self.total} steps{before} in {spent:.1f} s{self._detail()}"
             print(line, file=self.stream, flush=True)
 
     def _detail(self) -> str:
-        rate = self.done / max(time.monotonic() - self._begun, 1e-9)
+        rate = (self.done - self.before) / max(time.monotonic() - self._begun, 1e-9)
         parts = [f"{rate:,.0f} steps/s"] + [f"{value} {name}" for name, value in self.counts.items()]
         return ", " + ", ".join(parts)
 
 
-def _rich_bar(label: str, total: int, stream):
+def _rich_bar(label: str, total: int, done: int, stream):
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -87,4 +92,4 @@ def _rich_bar(label: str, total: int, stream):
         refresh_per_second=8,
     )
     bar.start()
-    return bar, bar.add_task(label, total=total, detail="")
+    return bar, bar.add_task(label, total=total, completed=done, detail="")

@@ -4,7 +4,8 @@ An algorithm gives `advance(lane, state, start, num) -> (state, record)`, a comp
 loop decides how many steps a chunk has (about a tenth of a second), keeps the records, moves the progress bar, minds the
 budget, and on Ctrl-C stops after the chunks in flight and returns what is done. Nothing inside a compiled program calls
 back to the host. At the borders of chunks, and at the end however it came, a keeper (see `inference.store`) may write
-down where the run stands.
+down where the run stands; at given numbers of steps, at which all lanes wait for each other, a rule (see
+`inference.stopping`) may end the run.
 
 Several lanes (chains that do not wait for each other) are driven by a pool of threads; the lane that is furthest behind
 goes first, so an interrupted run has lanes of nearly equal length.
@@ -32,8 +33,8 @@ CHUNK_SECONDS = 0.1
 class Keeper(Protocol):
     """What keeps a run, asked whenever a lane has ended a chunk, by one thread at a time."""
 
-    def due(self) -> bool:
-        """Whether `save` should be called now."""
+    def due(self, record) -> bool:
+        """Whether `save` should be called now; `record` is what the chunk left."""
         ...
 
     def save(self, states: list[Any], records: list[list[Any]], done: list[int]) -> None:
@@ -48,8 +49,9 @@ class Outcome(NamedTuple):
     states: list[Any]  # one per lane
     records: list[list[Any]]  # per lane, one per chunk, cut to the steps taken; without those that a keeper took
     done: list[int]  # steps taken, per lane, with those taken before
+    steps: int  # those that count: every lane has them, and where a rule ended the run it looked at no more
     seconds: float
-    reason: str | None  # why it stopped early: "interrupted", "budget", or None
+    reason: str | None  # why it stopped early: "interrupted", "budget", what the rule said, or None
 
 
 def seconds(budget) -> float:
@@ -78,6 +80,8 @@ def run(
     budget: float | str | None = None,
     done: Sequence[int] | None = None,
     keeper: Keeper | None = None,
+    marks: Sequence[int] = (),
+    look: Callable[[Outcome], str | None] | None = None,
 ) -> Outcome:
     """Take steps in every lane until it has `steps` of them.
 
@@ -87,70 +91,104 @@ def run(
     - `workers`: how many lanes to drive at a time.
     - `done`: the steps that each lane has taken before, in an earlier part of this run.
     - `keeper`: is given what is done, and at the end what it has not seen yet.
+    - `marks`, `look`: when every lane has taken as many steps as a mark says, `look` is shown the run, and may say why to
+      stop. Marks that were passed before are looked at again: so where a run stops does not depend on interruptions.
     """
-    limit = seconds(budget)
-    bar = Silent() if progress is None else progress
-    states, records, rates = list(states), [[] for _ in states], [0.0] * len(states)
-    done = [0] * len(states) if done is None else list(done)
-    waiting, lock, stop, errors = set(range(len(states))), threading.Lock(), threading.Event(), []
-    begun = time.monotonic()
-
-    def drive():
-        while not stop.is_set():
-            with lock:
-                open_lanes = [lane for lane in waiting if done[lane] < steps]
-                if not open_lanes:
-                    return
-                lane = min(open_lanes, key=lambda lane: (done[lane], lane))
-                waiting.discard(lane)
-            num = min(steps - done[lane], most, max(1, int(CHUNK_SECONDS * rates[lane])) if rates[lane] else 16)
-            tick = time.monotonic()
-            if tick - begun > limit:
-                stop.set()
-                return
-            state, record = advance(lane, states[lane], np.int32(start + done[lane]), np.int32(num))
-            record = _first(num, record)
-            with lock:
-                rates[lane] = num / max(time.monotonic() - tick, 1e-9)
-                states[lane] = state
-                records[lane].append(record)
-                done[lane] += num
-                waiting.add(lane)
-                if keeper is not None and keeper.due():
-                    keeper.save(states, records, done)
-            bar.update(num, record)
-
-    def guarded():
-        try:
-            drive()
-        except BaseException as error:  # handed to the caller's thread
-            errors.append(error)
-            stop.set()
-
-    reason = None
-    threads = [threading.Thread(target=guarded, daemon=True) for _ in range(max(1, min(workers, len(states))))]
-    bar.begin(sum(max(0, steps - taken) for taken in done))
+    drive = _Drive(advance, states, start, most, seconds(budget), Silent() if progress is None else progress, done, keeper)
+    reason, goal = None, steps
+    drive.bar.begin(steps * len(states), sum(min(steps, taken) for taken in drive.done))
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            while thread.is_alive():
-                thread.join(0.05)
+        for goal in [*(mark for mark in marks if mark < steps), steps]:
+            drive.to(goal, workers)
+            if goal < steps:
+                drive.keep()
+            if drive.stop.is_set() or (goal < steps and look is not None and (reason := look(drive.outcome(goal, None)))):
+                break
     except KeyboardInterrupt:
         reason = "interrupted"
-        stop.set()
-        for thread in threads:
-            thread.join()
+        drive.halt()
     finally:
-        bar.end()
-        if keeper is not None:
-            with lock:  # after a second Ctrl-C threads may still be running
-                keeper.save(states, records, done)
-    if errors:
-        raise errors[0]
-    if reason is None and min(done) < steps:
+        drive.bar.end()
+        drive.keep()
+    if reason is None and min(drive.done) < goal:
         reason = "budget"
-    return Outcome(states, records, done, time.monotonic() - begun, reason)
+    return drive.outcome(goal, reason)
+
+
+class _Drive:
+    """The lanes of a run, and the threads that drive them."""
+
+    def __init__(self, advance, states, start: int, most: int, limit: float, bar: Progress, done, keeper: Keeper | None):
+        self.advance, self.start, self.most, self.limit, self.bar, self.keeper = advance, start, most, limit, bar, keeper
+        self.states, self.records, self.rates = list(states), [[] for _ in states], [0.0] * len(states)
+        self.done = [0] * len(self.states) if done is None else list(done)
+        self.waiting, self.lock, self.stop = set(range(len(self.states))), threading.Lock(), threading.Event()
+        self.threads, self.errors, self.begun = [], [], time.monotonic()
+
+    def to(self, goal: int, workers: int) -> None:
+        """Drive every lane to `goal` steps, or until something stops the run."""
+        num = max(1, min(workers, len(self.states)))
+        self.threads = [threading.Thread(target=self._guarded, args=(goal,), daemon=True) for _ in range(num)]
+        for thread in self.threads:
+            thread.start()
+        for thread in self.threads:
+            while thread.is_alive():
+                thread.join(0.05)
+        if self.errors:
+            raise self.errors[0]
+
+    def halt(self) -> None:
+        """Stop after the chunks in flight."""
+        self.stop.set()
+        for thread in self.threads:
+            thread.join()
+        if self.errors:
+            raise self.errors[0]
+
+    def keep(self) -> None:
+        if self.keeper is not None:
+            with self.lock:  # after a second Ctrl-C threads may still be running
+                self.keeper.save(self.states, self.records, self.done)
+
+    def outcome(self, goal: int, reason: str | None) -> Outcome:
+        spent = time.monotonic() - self.begun if any(self.rates) else 0.0  # a run that was only read took none
+        return Outcome(self.states, self.records, self.done, min(*self.done, goal), spent, reason)
+
+    def _guarded(self, goal: int) -> None:
+        try:
+            while not self.stop.is_set() and (taken := self._take(goal)):
+                self._chunk(*taken)
+        except BaseException as error:  # handed to the caller's thread
+            self.errors.append(error)
+            self.stop.set()
+
+    def _take(self, goal: int) -> tuple[int, int] | None:
+        """The lane that is furthest behind of those that wait, and how many steps it should take; None: none is left."""
+        with self.lock:
+            behind = [lane for lane in self.waiting if self.done[lane] < goal]
+            if not behind:
+                return None
+            lane = min(behind, key=lambda lane: (self.done[lane], lane))
+            self.waiting.discard(lane)
+        rate = self.rates[lane]
+        return lane, min(goal - self.done[lane], self.most, max(1, int(CHUNK_SECONDS * rate)) if rate else 16)
+
+    def _chunk(self, lane: int, num: int) -> None:
+        tick, first = time.monotonic(), self.done[lane]
+        if tick - self.begun > self.limit:
+            self.stop.set()
+            return
+        state, record = self.advance(lane, self.states[lane], np.int32(self.start + first), np.int32(num))
+        record = _first(num, record)
+        with self.lock:
+            self.rates[lane] = num / max(time.monotonic() - tick, 1e-9)
+            self.states[lane] = state
+            self.records[lane].append(record)
+            self.done[lane] += num
+            self.waiting.add(lane)
+            if self.keeper is not None and self.keeper.due(record):
+                self.keeper.save(self.states, self.records, self.done)
+        self.bar.update(num, record, first)
 
 
 def _first(num: int, record):

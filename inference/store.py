@@ -20,7 +20,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ import numpy as np
 
 from .checkpoints import NAME, PARTIAL, numbered, probe, put, read, remove, verify
 from .diagnostics import SamplingWarning
+from .stream import Stream, library
 
 try:
     import fcntl
@@ -40,6 +41,7 @@ except ImportError:  # not on Windows: there nobody looks whether another proces
 
 SCHEMA, VERSION = "evidentia.run", 1
 LOCK = ".lock"
+PENDING = 1 << 24  # bytes of draws that are written before `every` seconds have passed, so that memory stays bounded
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class Store:
     """Where a run is kept, and how often: `mcmc(..., store=Store("runs/schools"))`.
 
     - `path`: a directory of the run's own; it is made if need be.
-    - `every`: seconds between checkpoints; 0: one after every chunk, of a tenth of a second or less.
+    - `every`: seconds between checkpoints, at most: 16 MB of draws make one too. 0: one after every chunk, of a tenth of
+      a second or less.
+    - `zarr`: a path, such as "schools.zarr": named draws and statistics are written there too, as they are made, for ArviZ
+      and xarray to open; and the posterior that is returned reads them from there when asked, so that memory stays
+      bounded however long the run. Needs zarr.
 
     The same line run again continues where the directory stands, and returns the whole posterior; with more `draws` it
     extends a finished run; on a finished run it only reads. Draws that have been written are dropped from memory until
@@ -63,6 +69,7 @@ class Store:
 
     path: str | os.PathLike
     every: float = 30.0
+    zarr: str | os.PathLike | None = None
 
     def __post_init__(self):
         if not self.every >= 0:
@@ -71,18 +78,21 @@ class Store:
     def open(self, identity: Mapping[str, str], like, lanes: int, steps: int) -> "Kept":
         """The store opened for the run that `identity` describes, of `lanes` lanes that are to take `steps` steps; `like`
         is a pytree (state, record), of which only the structure and the dtypes count."""
-        return Kept(Path(self.path), self.every, dict(identity), like, lanes, steps)
+        zarr = None if self.zarr is None else Path(self.zarr)
+        if zarr is not None:
+            library()  # or a sentence, before anything is made
+        return Kept(Path(self.path), self.every, zarr, dict(identity), like, lanes, steps)
 
 
 class Kept:
     """An opened store: what it holds (`done` steps per lane, `seconds` spent), and, as `run`'s keeper, the writing of more."""
 
-    def __init__(self, path: Path, every: float, identity: dict[str, str], like, lanes: int, steps: int):
-        self.path, self.every, self.identity = path, every, identity
+    def __init__(self, path: Path, every: float, zarr: Path | None, identity: dict[str, str], like, lanes: int, steps: int):
+        self.path, self.every, self.zarr, self.identity = path, every, zarr, identity
         self._state, self._record = like
         self.done, self.seconds, self._number, self._arrays = [0] * lanes, 0.0, 0, {}
         self._lock, self._open, self._begun, self._failing = None, True, time.monotonic(), False
-        self._last = self._begun
+        self._last, self._pending, self.stream, self._refused = self._begun, 0, None, ""
         unwritable = self._enter()
         try:
             if found := _latest(path):
@@ -127,29 +137,71 @@ class Kept:
             for lane in range(len(self.done))
         ]
 
-    def whole(self, outcome):
-        """`outcome` of the run with the records and the seconds of all its parts."""
+    def whole(self, records: list[list[Any]]) -> list[list[Any]]:
+        """`records`, those not written, after those that were."""
+        old = zip(*(parts for *_, parts in self._records()), strict=True) if self._number else [()] * len(records)
+        return [[x for x in before if x is not None] + new for before, new in zip(old, records, strict=True)]
+
+    def _records(self, after: int = 0) -> Iterator[tuple[Path, int, list[Any]]]:
+        """The files of draws after number `after`: file, number, and a record for every lane, or None."""
         leaves, structure = jax.tree.flatten(self._record)
-        records = [[] for _ in outcome.records]
+
+        def record(arrays, lane: int):
+            if f"{lane}/0" in arrays:
+                return jax.tree.unflatten(structure, [arrays[f"{lane}/{i}"] for i in range(len(leaves))])
+
         try:
-            for file in _draws(self.path, self._number):
-                arrays = read(file)
-                for lane, parts in enumerate(records):
-                    if f"{lane}/0" in arrays:
-                        parts.append(jax.tree.unflatten(structure, [arrays[f"{lane}/{i}"] for i in range(len(leaves))]))
+            for number, file in enumerate(_draws(self.path, self._number), 1):
+                if number > after:
+                    arrays = read(file)
+                    yield file, number, [record(arrays, lane) for lane in range(len(self.done))]
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"store: {error}, though it was whole when the run began. Restore the file from a copy and run the same line "
                 "again."
             ) from error
-        records = [old + new for old, new in zip(records, outcome.records, strict=True)]
-        return outcome._replace(records=records, seconds=self.seconds + outcome.seconds)
+
+    # -- the stream ----------------------------------------------------------------------------------------------------
+
+    def stream_to(self, warmup: int, keep_warmup: bool, named: Callable) -> None:
+        """Bring the stream to where the files are, and from now on fold into it what is written; see `Stream`."""
+        if self.zarr is None:
+            return
+        self.stream = Stream(self.zarr, self.identity, len(self.done), warmup, keep_warmup, named)
+        file = numbered(self.path, "draws").get(self.stream.seen)
+        if self.stream.seen and (self.stream.seen > self._number or file is None or file.name != self.stream.file):
+            self.stream.restart()  # the files that it has seen are gone
+        self._follow()
+
+    def streamed(self, steps: int) -> dict[str, dict[str, Any]]:
+        """The stream's groups, of the first `steps` steps."""
+        assert self.stream is not None
+        if self.stream.level < steps:
+            self._follow()  # there may be room by now
+        if self.stream.level < steps:
+            raise ValueError(
+                f"store: {self.stream.path} could not be written ({self._refused}). The draws are safe in {self.path}: free "
+                "some space and run the same line again."
+            )
+        return self.stream.read(steps)
+
+    def _follow(self) -> None:
+        if self.stream is None:
+            return
+        try:
+            for file, number, records in self._records(self.stream.seen):
+                self.stream.take(file.name, number, records)
+        except OSError as error:
+            self._refused = error.strerror or str(error)
+            with suppress(OSError):
+                self.stream.rewind()
 
     # -- what is added -------------------------------------------------------------------------------------------------
 
-    def due(self) -> bool:
-        """Whether it is time for a checkpoint."""
-        return self._open and time.monotonic() - self._last >= self.every
+    def due(self, record) -> bool:
+        """Whether it is time for a checkpoint, or much is held in memory, to which `record` is added."""
+        self._pending += sum(x.nbytes for x in jax.tree.leaves(record))
+        return self._open and (time.monotonic() - self._last >= self.every or self._pending > PENDING)
 
     def save(self, states, records, done) -> None:
         """Write a checkpoint, and empty the lists of records that are now on disk. A disk that refuses is warned of."""
@@ -171,7 +223,8 @@ class Kept:
                 parts.clear()
             with suppress(OSError):
                 remove(self.path, "checkpoint", lambda n: n < number - 1)
-        self._last = time.monotonic()
+            self._follow()
+        self._last, self._pending = time.monotonic(), 0
 
     def _header(self, done) -> np.ndarray:
         seconds = self.seconds + time.monotonic() - self._begun

@@ -5,7 +5,7 @@ that the parameters of b depend on the value of a. The walk follows `scan`, `con
 loop to mix all its inputs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -44,6 +44,13 @@ def parents(program: Any) -> Edges:
     sinks = _flow(closed.jaxpr, sources)
     found = dict(zip(sorted(out), sinks, strict=True))
     return {name: found.get(name, set()) for name in rows}
+
+
+def depends(fn: Callable[[dict[str, Any]], Any], inputs: dict[str, Any]) -> Any:
+    """For every array of the tree `fn(inputs)` the names of the inputs that it is computed from."""
+    closed, out = jax.make_jaxpr(fn, return_shape=True)(inputs)
+    found = _flow(closed.jaxpr, [{name} for name in sorted(inputs)])  # jax flattens dicts in sorted order
+    return jax.tree.unflatten(jax.tree.structure(out), found)
 
 
 def descendants(program: Any, roots: set[str]) -> set[str]:

@@ -9,6 +9,7 @@
 | `Unconstrained` | given, through the support's map   | `log_jacobian`                             |
 """
 
+from functools import cache
 from typing import Any
 
 import jax
@@ -17,9 +18,9 @@ from jax import Array
 
 from . import distributions
 from ._keys import fold_name
-from .choices import remove
+from .choices import paths, remove
 from .interpreter import Inputs, Interpreter
-from .site import Site, describe_distribution
+from .site import Site, Table, describe_distribution
 from .values import possible
 
 
@@ -163,6 +164,49 @@ class Audit(Unconstrained):
     """Unconstrained, keeping every site's log density apart: which of them is not finite?"""
 
     keeps = ("choices", "densities")
+
+
+class Bounds(Unconstrained):
+    """Unconstrained, keeping the least and the largest number that each discrete site of finite support can take."""
+
+    keeps = ("bounds",)
+
+    def latent(self, site: Site) -> Array:
+        bounds = distributions.integer_bounds(site.distribution.support)
+        if bounds is not None:
+            self.put("bounds", site.name, jnp.stack([jnp.min(bounds[0]), jnp.max(bounds[1])]))
+        return super().latent(site)
+
+
+class Relaxed(Unconstrained):
+    """Unconstrained, with discrete sites taken for real ones: what their density would be between the whole numbers."""
+
+    def latent(self, site: Site) -> Array:
+        return self.inputs.given[site.name] if site.distribution.support.is_discrete else super().latent(site)
+
+    def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:
+        return distributions.log_prob_between(d, value)
+
+
+@cache
+def apart(address: str, inner: int) -> type[Unconstrained]:
+    """Unconstrained, with the totals of one `ppl.vmap` not summed, but kept lane by lane: its totals are those of the rest.
+
+    It is the vmap around the site at `address` that has `inner` combinators between the site and itself.
+    """
+
+    class Apart(Unconstrained):
+        keeps = ("lanes",)
+
+        def summed(self, totals: Any, table: Table, label: str) -> dict[str, Array]:
+            rows = {self.prefix + ".".join(path): row for path, row in paths(table)}
+            if address not in rows or len(rows[address].plates) != inner:
+                return super().summed(totals, table, label)
+            for kind, values in totals.items():
+                self.put("lanes", kind, values)
+            return {}
+
+    return Apart
 
 
 class Fill(Unconstrained):

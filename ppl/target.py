@@ -7,7 +7,7 @@ kernels made for them may move them; whoever needs a gradient in every direction
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,8 +19,9 @@ from jax import Array
 from ._errors import quote
 from .choices import Choices, merge, paths, put, walk
 from .distributions import dist, is_traced
+from .graph import depends
 from .interpreter import Interpreter
-from .interpreters import Audit, Constrain, Fill, Free, Holes, Unconstrained
+from .interpreters import Audit, Bounds, Constrain, Fill, Free, Holes, Relaxed, Unconstrained, apart
 from .primitives import factor, sample
 from .program import Program
 from .values import first
@@ -29,8 +30,11 @@ from .values import first
 class Slot(NamedTuple):
     """Where a site lies in the flat vector: entries `[start, start + size)`, reshaped to `shape`.
 
-    For a site with missing data `missing` lists which entries of the (flattened) site the vector holds. A discrete site has
-    the `dtype` that its values have in the program; for others it is None.
+    For a site with missing data `missing` lists which entries of the (flattened) site the vector holds.
+
+    A discrete site has the `dtype` that its values have in the program (for others it is None), and, where it can take
+    finitely many, the least and the largest in `bounds`. Along its first `apart` axes, those of enclosing `ppl.vmap`s, its
+    entries are independent of one another given all other sites (see `Target.log_density_apart`).
     """
 
     path: tuple[str, ...]
@@ -39,11 +43,18 @@ class Slot(NamedTuple):
     shape: tuple[int, ...]
     missing: tuple[int, ...] | None
     dtype: Any = None
+    bounds: tuple[int, int] | None = None
+    apart: int = 0
 
     @property
     def address(self) -> str:
         """The dotted name of the site."""
         return ".".join(self.path)
+
+    @property
+    def entries(self) -> Sequence[int]:
+        """Which entries of the flattened site the vector holds."""
+        return range(math.prod(self.shape)) if self.missing is None else self.missing
 
 
 class Target(eqx.Module):
@@ -78,6 +89,8 @@ class Target(eqx.Module):
             slots.append(Slot(path, start, size, row.unconstrained, missing, row.dtype if row.discrete else None))
             start += size
         self.program, self.slots, self.dim = program, tuple(slots), start
+        if any(row.discrete for _, row in latent):
+            self.slots = self._discrete(slots)
 
     @staticmethod
     def from_log_density(
@@ -136,6 +149,38 @@ class Target(eqx.Module):
         run = self._interpret(Unconstrained, position)
         return run.total("log_prior", "log_jacobian"), run.total("log_likelihood")
 
+    def log_density_apart(self, address: str, position: Array) -> Array:
+        """The log density lane by lane, a vector; see `log_prior_and_likelihood_apart`."""
+        log_prior, log_likelihood = self.log_prior_and_likelihood_apart(address, position)
+        return log_prior + log_likelihood
+
+    def log_prior_and_likelihood_apart(self, address: str, position: Array) -> tuple[Array, Array]:
+        """The two parts of the log density, as far as the discrete site at `address` matters to them, lane by lane.
+
+        The lanes are those of the outermost `ppl.vmap`s around the site, as many as its slot has axes `apart`. Entries of
+        the site in lane i matter to number i alone, and to nothing that is left out; so given all other sites the lanes
+        are independent. Without such a vmap there is one lane, with the whole density.
+
+        Returns:
+            Prior with Jacobian, and likelihood; one number a lane, in C order of the first `apart` axes of the site.
+        """
+        slot = next(slot for slot in self.slots if slot.address == address)
+        if slot.apart == 0:
+            log_prior, log_likelihood = self.log_prior_and_likelihood(position)
+            return log_prior[None], log_likelihood[None]
+        run = self._interpret(self._lanes_of(slot, slot.apart), position)
+        found = {path[-1]: jnp.ravel(lanes) for path, lanes in paths(run.record.trees["lanes"])}
+        log_prior = found["log_prior"] + found.get("log_jacobian", 0.0)  # a prior there is: the site's own
+        return log_prior, found.get("log_likelihood", jnp.zeros_like(log_prior))
+
+    def log_density_between(self, position: Array) -> Array:
+        """+log density with discrete sites taken for real ones, for gradients that say where to go; a scalar.
+
+        Raises:
+            TypeError: where the program needs them to be whole, as in `mu[z]` and Categorical(...).
+        """
+        return self._interpret(Relaxed, position).total("log_prior", "log_likelihood", "log_jacobian")
+
     # -- going back and forth --------------------------------------------------------------------------------------------
 
     def constrain(self, position: Array) -> Choices:
@@ -166,16 +211,25 @@ class Target(eqx.Module):
         """Which entries of the vector belong to discrete sites (dim,)."""
         return np.repeat([slot.dtype is not None for slot in self.slots], [slot.size for slot in self.slots])
 
-    def refuse_discrete(self, who: str) -> None:
-        """Raise ValueError, naming the site, if some site is discrete; `who` needs continuous ones."""
-        rows = self.program.sites()
-        for slot in self.slots:
+    def refuse_discrete(self, who: str, slots: Sequence[Slot] | None = None) -> None:
+        """Raise ValueError, naming the site, if some site (of `slots`, if given) is discrete; `who` needs continuous ones."""
+        for slot in self.slots if slots is None else slots:
             if slot.dtype is not None:
-                address, family = slot.address, rows[slot.address].family
+                address, family = slot.address, self.program.sites()[slot.address].family
                 raise ValueError(
                     f"site '{address}' is discrete ({family}), and {who} moves continuous sites only. Sum it out in the model "
                     "(a mixture or a forward recursion), condition on it, or give it a kernel of its own: "
                     f'inf.gibbs({{"{address}": inf.DiscreteGibbs(), ...: inf.NUTS()}}).'
+                )
+
+    def refuse_continuous(self, who: str, slots: Sequence[Slot] | None = None) -> None:
+        """Raise ValueError, naming the site, if some site (of `slots`, if given) is continuous; `who` needs discrete ones."""
+        for slot in self.slots if slots is None else slots:
+            if slot.dtype is None:
+                address, family = slot.address, self.program.sites()[slot.address].family
+                raise ValueError(
+                    f"site '{address}' is continuous ({family}), and {who} moves discrete sites only. Give each kernel its "
+                    f'own sites: inf.gibbs({{"{address}": inf.NUTS(), ...: inf.{who}()}}).'
                 )
 
     @property
@@ -183,7 +237,7 @@ class Target(eqx.Module):
         """One name for each entry of the vector."""
         out: list[str] = []
         for slot in self.slots:
-            entries = range(math.prod(slot.shape)) if slot.missing is None else slot.missing
+            entries = slot.entries
             index = [np.unravel_index(i, slot.shape) for i in entries] if slot.shape else [()]
             out += [".".join(slot.path) + (f"[{', '.join(str(int(i)) for i in ix)}]" if ix else "") for ix in index]
         return tuple(out)
@@ -214,7 +268,42 @@ class Target(eqx.Module):
         position = jnp.asarray(position)
         if position.shape != (self.dim,):
             raise ValueError(f"a position of this target has shape ({self.dim},), but got {position.shape}.")
-        return self.program.interpret(kind, given=self._unpack(position))[0]
+        return self.program.interpret(kind, given=self._unpack(position, whole=kind is not Relaxed))[0]
+
+    def _discrete(self, slots: Sequence[Slot]) -> tuple[Slot, ...]:
+        """The slots with what only tracing the program can tell of discrete sites: bounds, and axes that are apart."""
+        values = dict(walk(self._unpack(jnp.zeros(self.dim))))
+        rows = self.program.sites()
+
+        def look(kind: type[Interpreter], values: dict[str, Array]) -> Interpreter:
+            given: Choices = {}
+            for slot in slots:
+                put(given, slot.path, values[slot.address])
+            return self.program.interpret(kind, given=given)[0]
+
+        def bounds(values: dict[str, Array]) -> Choices:
+            return dict(walk(look(Bounds, values).record.trees.get("bounds", {})))
+
+        above = depends(bounds, values)
+        known = {name: x for name, x in jax.jit(bounds)(values).items() if not above[name] and not is_traced(x)}
+
+        def lane_axes(slot: Slot) -> int:
+            plates = rows[slot.address].plates
+            most = next((i for i, plate in enumerate(plates) if not plate.startswith("vmap")), len(plates))
+            for axes in range(most, 0, -1):
+                kind = self._lanes_of(slot, axes)
+                rest = depends(lambda v, kind=kind: look(kind, v).total("log_prior", "log_likelihood", "log_jacobian"), values)
+                if slot.address not in rest:
+                    return axes
+            return 0
+
+        return tuple(
+            slot if slot.dtype is None else slot._replace(bounds=_range(known.get(slot.address)), apart=lane_axes(slot))
+            for slot in slots
+        )
+
+    def _lanes_of(self, slot: Slot, axes: int) -> type[Interpreter]:
+        return apart(slot.address, len(self.program.sites()[slot.address].plates) - axes)
 
     def _pack(self, free: Choices) -> Array:
         parts = []
@@ -224,13 +313,13 @@ class Target(eqx.Module):
             parts.append(value if slot.dtype is None else value.astype(float))
         return jnp.concatenate(parts)
 
-    def _unpack(self, position: Array) -> Choices:
+    def _unpack(self, position: Array, *, whole: bool = True) -> Choices:
         out: Choices = {}
         for slot in self.slots:
             value = position[slot.start : slot.start + slot.size]
             if slot.missing is not None:
                 value = jnp.zeros(math.prod(slot.shape), position.dtype).at[np.array(slot.missing)].set(value)
-            if slot.dtype is not None:
+            if slot.dtype is not None and whole:
                 value = value.astype(slot.dtype)
             put(out, slot.path, value.reshape(slot.shape))
         return out
@@ -280,6 +369,13 @@ def _missing(known: np.ndarray, row: Any) -> tuple[int, ...]:
     missing = ~known.reshape(*batch, -1).all(-1) if row.event_dim else ~known
     full = np.broadcast_to(missing.reshape(batch + (1,) * (len(row.unconstrained) - len(batch))), row.unconstrained)
     return tuple(int(i) for i in np.flatnonzero(full))
+
+
+def _range(bounds: Array | None) -> tuple[int, int] | None:
+    """The least and the largest of bounds (..., 2)."""
+    if bounds is None or bounds.size == 0:
+        return None
+    return int(np.min(bounds[..., 0])), int(np.max(bounds[..., 1]))
 
 
 def _at(tree: Choices, path: tuple[str, ...]) -> Array:

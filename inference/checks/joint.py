@@ -45,7 +45,9 @@ def joint(
     The p-values are those of Kolmogorov and Smirnov's test of two samples, for every scalar of parameters and data, and for
     products of neighbours, which see how they hang together.
     """
-    from scipy.stats import ks_2samp
+    import scipy.stats
+
+    ks_2samp: Any = scipy.stats.ks_2samp
 
     free, names = program.without(), tuple(program.data)
     key_run, key_fresh = jax.random.split(key)

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-BUFFER_VALUES = 4_000_000  # the buffer of a chunk holds at most this many numbers
+BUFFER_VALUES = 4_000_000  # the buffer of a chunk holds at most this many numbers, or one draw of each chain
 
 
-def buffer_length(dim: int) -> int:
-    """How many draws of `dim` numbers a chunk can hold."""
-    return max(1, min(512, BUFFER_VALUES // (dim + 8)))
+def buffer_length(dim: int, chains: int) -> int:
+    """How many draws of `dim` numbers a chunk of a lane of `chains` can hold, for each of them."""
+    return max(1, min(512, BUFFER_VALUES // (chains * (dim + 8))))
 
 
 def chunk(kernel, target, state, key, chain, start, num, *, length: int):

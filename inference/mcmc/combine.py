@@ -63,21 +63,20 @@ class Cycle(Combination):
     kernels: tuple[Kernel, ...]
 
     def init(self, key, target, position) -> CombinedState:
-        states, infos = _begin(self.kernels, key, target, position)
+        states, infos = _begin(self.kernels, key, [(target, position)] * len(self.kernels))
         return CombinedState(_evaluated(target, position, gradient=_has_gradient(states[-1])), states, infos)
 
     def step(self, key, state: CombinedState, target):
-        point, states, infos = state.inner, [], []
+        now, states, infos = state.inner, [], []
         for kernel, own, own_key in zip(self.kernels, state.states, jax.random.split(key, len(self.kernels)), strict=True):
-            own, info = kernel.step(own_key, _placed(own, point, target), target)
-            point = _point(own)
+            own, info = kernel.step(own_key, _placed(own, now, target), target)
+            now = _point(own)
             states.append(own)
             infos.append(info)
-        return CombinedState(point, tuple(states), tuple(infos)), _side_by_side(infos)
+        return CombinedState(now, tuple(states), tuple(infos)), _side_by_side(infos)
 
     def learn(self, i, state: CombinedState, info) -> CombinedState:
-        members = zip(self.kernels, state.states, state.infos, strict=True)
-        return state._replace(states=tuple(kernel.learn(i, own, own_info) for kernel, own, own_info in members))
+        return _each_learns(self.kernels, i, state)
 
 
 class Mixture(Combination):
@@ -92,7 +91,7 @@ class Mixture(Combination):
         return dataclasses.replace(self, warmup=jnp.int32(warmup))
 
     def init(self, key, target, position) -> CombinedState:
-        states, infos = _begin(self.kernels, key, target, position)
+        states, infos = _begin(self.kernels, key, [(target, position)] * len(self.kernels))
         gradient = all(_has_gradient(own) for own in states)
         return CombinedState(_evaluated(target, position, gradient=gradient), states, infos)
 
@@ -108,8 +107,8 @@ class Mixture(Combination):
                 own, info = self.kernels[k].step(key, _placed(state.states[k], state.inner, target), target)
                 states, infos = _put(state.states, k, own), _put(state.infos, k, info)
                 statistics = {name: getattr(info, name, _unknown(x)) for name, x in fields.items()}
-                point = _point(own)
-                return CombinedState(kind(*point[: len(kind._fields)]), states, infos), statistics
+                now = _point(own)
+                return CombinedState(kind(*now[: len(kind._fields)]), states, infos), statistics
 
             return move
 
@@ -187,12 +186,19 @@ def _checked(name: str, kernels) -> tuple[Any, ...]:
 # -- the members' states -------------------------------------------------------------------------------------------------
 
 
-def _begin(kernels, key, target, position):
-    """The states of all members at `position`, and statistics of no move at all, zeros."""
-    states = tuple(k.init(own, target, position) for k, own in zip(kernels, jax.random.split(key, len(kernels)), strict=True))
-    moves = [lambda key, s, kernel=kernel: kernel.step(key, s, target)[1] for kernel in kernels]
-    shapes = tuple(jax.eval_shape(move, key, own) for move, own in zip(moves, states, strict=True))
-    return states, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+def _begin(kernels, key, places):
+    """The states of all members, each begun with its own target and position, and statistics of no move at all, zeros."""
+    states, shapes = [], []
+    for kernel, own_key, (target, position) in zip(kernels, jax.random.split(key, len(kernels)), places, strict=True):
+        states.append(kernel.init(own_key, target, position))
+        shapes.append(jax.eval_shape(lambda k, s, move=kernel.step, t=target: move(k, s, t)[1], own_key, states[-1]))
+    return tuple(states), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tuple(shapes))
+
+
+def _each_learns(kernels, i, state: CombinedState) -> CombinedState:
+    """The state when each member has learned from its own last move."""
+    members = zip(kernels, state.states, state.infos, strict=True)
+    return state._replace(states=tuple(kernel.learn(i, own, own_info) for kernel, own, own_info in members))
 
 
 def _evaluated(target, position, *, gradient: bool) -> State | GradientState:
@@ -225,6 +231,7 @@ def _point(state) -> State | GradientState:
 
 def _placed(state, point, target):
     """`state`, put where `point` is."""
+    _innermost(state)  # or a sentence
     if not hasattr(state, "log_density"):
         return state._replace(inner=_placed(state.inner, point, target))
     if hasattr(state, "gradient") and not hasattr(point, "gradient"):

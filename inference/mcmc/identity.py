@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..kernel import CHAINS
 from ..store import plain
 
 
@@ -26,7 +27,7 @@ def opened(store, kernel, target, init, placement, key, lanes, warmup: int, draw
     """
     if store is None:
         return nullcontext()
-    move = _move(kernel, target, init, key)
+    move = _move(kernel, target, init, key, len(lanes[0]))
     (state, (position, _)) = like = move.out_info
     identity = {
         "key": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
@@ -51,8 +52,9 @@ def _density(target) -> str:
     return density.lower(arrays, jnp.zeros(target.dim)).as_text()
 
 
-def _move(kernel, target, init, key):
-    """A chain's beginning and first step, traced: (state, record), with the record as `chunk` has it."""
+def _move(kernel, target, init, key, chains: int):
+    """A chain's beginning and first step, traced: (state, record), with the record as `chunk` has it. Of a kernel that looks
+    at the other chains, those of all."""
     arrays, rest = eqx.partition((kernel, target, init), eqx.is_array)
 
     def move(arrays, key):
@@ -61,6 +63,9 @@ def _move(kernel, target, init, key):
         state, info = kernel.step(key, state, target)
         return kernel.learn(jnp.int32(1), state, info), (state.position, info)
 
+    if kernel.together:
+        together = jax.vmap(move, in_axes=(None, 0), axis_name=CHAINS)
+        return jax.jit(lambda arrays, key: together(arrays, jax.random.split(key, chains))).trace(arrays, key)
     return jax.jit(move).trace(arrays, key)
 
 

@@ -3,6 +3,7 @@
 ```python
 inf.mcmc(..., init=inf.Uniform(radius=2.0))      # the default: uniform on the unconstrained scale, as in Stan
 inf.mcmc(..., init=inf.At({"mu": 0.0, "tau": 1.0}, jitter=0.1))
+inf.mcmc(..., init=inf.Superchains(16), chains=1024)   # 16 first positions for 64 chains each; the default for many chains
 ```
 """
 
@@ -19,6 +20,10 @@ class Initial(eqx.Module):
     @abc.abstractmethod
     def position(self, key, target) -> jax.Array:
         """A flat unconstrained position (dim,)."""
+
+    def group(self, chain):
+        """Chains of the same number begin at the same position."""
+        return chain
 
 
 class Uniform(Initial):
@@ -41,3 +46,27 @@ class At(Initial):
         position = jnp.asarray(target.unconstrain(self.choices))
         jitter = self.jitter * jax.random.normal(key, position.shape, position.dtype)
         return position + jnp.where(target.is_discrete, 0.0, jitter)
+
+
+class Superchains(Initial):
+    """`num` first positions, each shared by as many chains as the others: chain c begins at number c modulo `num`.
+
+    Where the chains are still where they began, those of one group agree and groups do not. That is how nested R-hat tells
+    whether many short chains have forgotten their beginnings (Margossian et al., Bayesian Analysis, 2024, arXiv:2110.13017).
+    Default for 64 chains or more that 16 divides.
+    """
+
+    num: int = eqx.field(static=True, default=16)
+    init: Initial = Uniform()
+
+    def position(self, key, target):
+        return self.init.position(key, target)
+
+    def group(self, chain):
+        return chain % self.num
+
+
+def default_initial(chains: int) -> Initial:
+    """`Superchains()` for many chains, `Uniform()` for few."""
+    num = Superchains().num
+    return Superchains() if chains >= 4 * num and chains % num == 0 else Uniform()

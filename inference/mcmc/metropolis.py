@@ -45,7 +45,10 @@ def at_with_gradient(target, position) -> GradientState:
 
 
 def accept(key, log_ratio, new, old):
-    """The pytree `new` or `old`, and the probability with which it was to be `new`."""
+    """The pytree `new` or `old`, and the probability with which it was to be `new`.
+
+    Several proposals at once, each with its own `log_ratio`, are accepted or not independently, entry by entry of `new`.
+    """
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-    accepted = -jax.random.exponential(key, dtype=log_ratio.dtype) < log_ratio
+    accepted = -jax.random.exponential(key, log_ratio.shape, log_ratio.dtype) < log_ratio
     return select(accepted, new, old), jnp.exp(jnp.minimum(log_ratio, 0.0))

@@ -92,11 +92,12 @@ def step_out(key, along, height, width, max_expansions: int):
 
 def shrink(key, along, height, lower, upper, state: State) -> tuple[State, jax.Array]:
     """The first state above the height, at points of an interval that shrinks towards 0, where `state` is, at every point
-    that is not; and the evaluations spent. `along(t)` gives the level to be compared, and the state at t."""
+    that is not; and the evaluations spent. `along(t)` gives the level to be compared, and the state at t. With vectors for
+    ends, the interval is a box, and all its sides shrink."""
 
     def draw(carry):
         lower, upper, _, _, num = carry
-        t = jax.random.uniform(jax.random.fold_in(key, num), dtype=lower.dtype, minval=lower, maxval=upper)
+        t = jax.random.uniform(jax.random.fold_in(key, num), lower.shape, lower.dtype, lower, upper)
         return *cut(lower, upper, t), *along(t), num + 1
 
     def missed(carry):

@@ -19,7 +19,8 @@ FLOORS = {
     "inference": [
         ["kernel", "run", "compiled", "progress", "placement", "numerics", "checkpoints"],
         ["population", "resampling", "integrators", "metrics"],
-        ["posterior", "io", "diagnostics", "findings", "plots", "store"],  # below the algorithms, which return it
+        # below the algorithms, which return it
+        ["posterior", "io", "frames", "diagnostics", "scalars", "findings", "plots", "stopping", "stream", "store"],
         ["mcmc", "smc", "vi", "exact", "optimise"],
         ["checks"],
         ["__init__"],

@@ -1,5 +1,6 @@
 """The registry of kernels, the laws that all of them keep, and how to look whether they do. A new kernel is one line here."""
 
+import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,7 +12,9 @@ from scipy import stats
 
 import inference as inf
 import ppl
+from inference.kernel import CHAINS
 from ppl import dist
+from tests.inference.targets import COVARIANCE, correlated
 
 
 def metric(dim: int) -> inf.Metric:
@@ -24,6 +27,24 @@ def proposal(dim: int):
     return dist.Normal(jnp.zeros(dim), 1.4).to_event(1)
 
 
+def wrong(dim: int, log_density=lambda x: -0.5 * jnp.sum(x**2)) -> ppl.Target:
+    """A surrogate that is not the law, but wider."""
+    return ppl.Target.from_log_density(lambda c: 0.6 * log_density(c["x"]), {"x": jnp.zeros(dim)})
+
+
+def stretched(dim: int):
+    """A proposal whose scale depends on where it is made, and an involution that changes volumes."""
+
+    @ppl.model
+    def stretch(choices):
+        ppl.sample("log_factor", dist.Normal(0.0, 0.3 + 0.2 * jax.nn.sigmoid(choices["x"])).to_event(1))
+
+    def apply(choices, auxiliary):
+        return {"x": choices["x"] * jnp.exp(auxiliary["log_factor"])}, {"log_factor": -auxiliary["log_factor"]}
+
+    return inf.involutive(stretch, apply)
+
+
 class Member(NamedTuple):
     """A kernel in two forms: with settings that suit a density about as wide as a standard normal, of `dim` coordinates; and
     as `mcmc` is given it, where it has something to learn."""
@@ -33,12 +54,16 @@ class Member(NamedTuple):
 
 
 KERNELS = {
+    "ChEES": Member(lambda dim: inf.ChEES(0.8, metric(dim), 2.0), inf.ChEES),
+    "MEADS": Member(lambda dim: inf.MEADS(), None),
     "NUTS": Member(lambda dim: inf.NUTS(0.8, metric(dim), max_depth=2), inf.NUTS),
     "RandomWalk": Member(lambda dim: inf.RandomWalk(1.0, metric(dim)), inf.RandomWalk),
     "HMC": Member(lambda dim: inf.HMC(3, 0.8, metric(dim)), inf.HMC),
     "mala": Member(lambda dim: inf.mala(1.0, metric(dim)), inf.mala),
     "Barker": Member(lambda dim: inf.Barker(1.5, metric(dim)), inf.Barker),
     "Slice": Member(lambda dim: inf.Slice(metric(dim), 1.0, max_expansions=3), inf.Slice),
+    "MAMS": Member(lambda dim: inf.MAMS(0.6, metric(dim), 1.2), inf.MAMS),
+    "LatentSlice": Member(lambda dim: inf.LatentSlice(metric(dim), 3.0), inf.LatentSlice),
     "EllipticalSlice": Member(lambda dim: inf.EllipticalSlice(0.5, inf.Dense.from_covariance(1.0 + jnp.eye(dim))), None),
     "Independence": Member(lambda dim: inf.Independence(proposal(dim)), None),
     "cycle": Member(
@@ -49,11 +74,33 @@ KERNELS = {
         lambda dim: inf.mixture([inf.HMC(2, 0.8, metric(dim)), inf.RandomWalk(1.0, metric(dim))], [0.4, 0.6]),
         lambda: inf.mixture([inf.Slice(), inf.mala()], [1, 3]),
     ),
+    "involutive": Member(stretched, None),
+    "tempered": Member(
+        lambda dim: inf.tempered(inf.mala(0.8, metric(dim)), 1.0),
+        lambda: inf.tempered(inf.NUTS(), 1.0),
+    ),
+    "parallel_tempering": Member(  # all rungs have the law, so that exact draws of it are exact for all replicas
+        lambda dim: inf.parallel_tempering(inf.mala(0.8, metric(dim)), ladder=jnp.ones(3)),
+        lambda: inf.parallel_tempering(inf.RandomWalk(), 3, hottest=0.3),
+    ),
+    "delayed_acceptance": Member(
+        lambda dim: inf.delayed_acceptance(inf.RandomWalk(0.8, metric(dim)), wrong(dim), 2),
+        lambda: inf.delayed_acceptance(inf.NUTS(), wrong(3, correlated().log_density), 2),
+    ),
+    "gibbs": Member(lambda dim: inf.gibbs({"x": inf.mala(0.7, metric(dim))}), None),  # several blocks: test_gibbs.py
     "repeat": Member(
         lambda dim: inf.repeat(inf.RandomWalk(1.0, metric(dim)), 2),
         lambda: inf.repeat(inf.RandomWalk(), 3),
     ),
 }
+
+if importlib.util.find_spec("blackjax"):
+    import blackjax
+
+    KERNELS["from_blackjax"] = Member(
+        lambda dim: inf.from_blackjax(lambda log_p: blackjax.hmc(log_p, 0.8, metric(dim).covariance, 3)),
+        lambda: inf.from_blackjax(lambda log_p: blackjax.nuts(log_p, 0.8, jnp.asarray(COVARIANCE))),
+    )
 
 # The law: a target of four independent blocks, of which exact draws are easy, and which `normals` takes to standard normals.
 # A correlated normal; the log of a Gamma(2, 1) variable, skewed; a bent normal; and a uniform on (-4, 4), with a density that
@@ -108,7 +155,8 @@ def mover(kernel, target, steps: int):
         return state.position, jnp.mean(moved), info
 
     quickly = {"xla_backend_optimization_level": 0}  # compiled, that is: it takes longer than to run
-    return jax.jit(lambda starts, key: jax.vmap(chain)(starts, jax.random.split(key, len(starts))), compiler_options=quickly)
+    side_by_side = jax.vmap(chain, axis_name=CHAINS)
+    return jax.jit(lambda starts, key: side_by_side(starts, jax.random.split(key, len(starts))), compiler_options=quickly)
 
 
 def surprise(positions) -> float:

@@ -42,7 +42,7 @@ def test_exact_draws_stay_exact(name):
 @all_kernels
 def test_double_precision_is_kept(x64, name):
     move = mover(KERNELS[name].fixed(DIM), target(), STEPS)
-    positions, _, info = jax.eval_shape(move, jnp.zeros((2, DIM)), jax.random.key(0))
+    positions, _, info = jax.eval_shape(move, jnp.zeros((16, DIM)), jax.random.key(0))
     assert positions.dtype == info.lp.dtype == "float64"
 
 

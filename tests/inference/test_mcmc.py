@@ -60,10 +60,10 @@ class Interrupt:
     def __init__(self, after):
         self.after, self.done = after, 0
 
-    def begin(self, total):
+    def begin(self, total, done):
         pass
 
-    def update(self, num, record):
+    def update(self, num, record, first):
         if self.done <= self.after < self.done + num:
             _thread.interrupt_main()
         self.done += num
@@ -100,18 +100,18 @@ def test_the_budget_is_kept():
 
 def test_a_program_that_fails_in_a_thread_fails_in_the_caller(monkeypatch):
     def broken(*setting):
-        begin, advance, record = programs(*setting)
+        compiled = programs(*setting)
 
         def fail(*args):
             if int(args[-2]) > 0:
                 raise RuntimeError("lost")
-            return advance(*args)
+            return compiled.advance(*args)
 
-        fail.wait = advance.wait
-        return begin, fail, record
+        fail.wait = compiled.advance.wait
+        return compiled._replace(advance=fail)
 
-    programs = front._programs
-    monkeypatch.setattr(front, "_programs", broken)
+    programs = front.programs
+    monkeypatch.setattr(front, "programs", broken)
     with pytest.raises(RuntimeError, match="lost"):
         run()
 

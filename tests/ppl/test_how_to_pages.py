@@ -16,7 +16,7 @@ def code(page: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::inference.SamplingWarning")
-@pytest.mark.parametrize("page", ["numpyro.md", "neural_networks.md"])
+@pytest.mark.parametrize("page", ["numpyro.md", "neural_networks.md", "many_chains.md"])
 def test_the_page_runs(page, capsys):
     space: dict = {}
     exec(compile(code(page), page, "exec"), space)

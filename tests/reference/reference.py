@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-import inference as inf
 from ppl import Program
 
 DATA = Path(__file__).parent / "data"
@@ -30,8 +29,6 @@ class Reference:
         constant: our log density minus the published one, which does not normalise truncated priors.
         better: the same posterior in coordinates that are kinder to a sampler; the program itself, if none are needed.
         start: where chains begin, in the choices of `better`, where chains that begin anywhere may not find the posterior.
-        target_acceptance: of NUTS; more than the usual 0.8 where divergences would cut off a tail.
-        estimator: of the metric; the diagonal where curvature misleads a dense one. The default if None.
         in_logs: positive parameters without a finite variance, whose moments are compared on the log scale.
     """
 
@@ -39,8 +36,6 @@ class Reference:
     constant: float = 0.0
     better: Callable[[Program, Data], Program] = lambda program, data: program
     start: Callable[[Data], dict[str, Any]] | None = None
-    target_acceptance: float = 0.8
-    estimator: inf.FisherDiagonal | None = None
     in_logs: tuple[str, ...] = ()
 
 

@@ -76,11 +76,11 @@ def _variance(target, key, steps: int):
     def step(carry, key):
         parameters, state = carry
         updates, state = optimizer.update(jax.grad(loss)(parameters, key), state)
-        return (optax.apply_updates(parameters, updates), state), None
+        return (jax.tree.map(jnp.add, parameters, updates), state), None
 
     rate = optax.cosine_decay_schedule(RATE, steps)
     optimizer = optax.chain(optax.zero_nans(), optax.clip_by_global_norm(100.0), optax.adam(rate))
     mean = jnp.zeros(target.dim)
     parameters = (mean, jnp.full_like(mean, jnp.log(FIRST_SD)))
-    ((_, log_sd), _), _ = lax.scan(step, (parameters, optimizer.init(parameters)), jax.random.split(key, steps))
-    return jnp.exp(2.0 * log_sd)
+    (parameters, _), _ = lax.scan(step, (parameters, optimizer.init(parameters)), jax.random.split(key, steps))
+    return jnp.exp(2.0 * parameters[1])

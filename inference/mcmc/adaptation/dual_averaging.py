@@ -40,10 +40,11 @@ class DualAveraging(eqx.Module):
     delay: float = 10.0
     decay: float = 0.75
 
-    def init(self, step_size) -> DualAveragingState:
+    def init(self, step_size, *, reach: float = 10.0) -> DualAveragingState:
+        """Begin at `step_size`; the search is centred at `reach` times that, as steps too large are found out soonest."""
         log_step = jnp.log(step_size)
         zero = jnp.zeros_like(log_step)
-        return DualAveragingState(log_step, log_step, zero, zero, log_step + jnp.log(10.0).astype(log_step.dtype))
+        return DualAveragingState(log_step, log_step, zero, zero, log_step + jnp.log(reach).astype(log_step.dtype))
 
     def update(self, state: DualAveragingState, acceptance) -> DualAveragingState:
         count = state.count + 1

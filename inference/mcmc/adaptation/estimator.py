@@ -44,6 +44,10 @@ class Estimator(eqx.Module):
     def fresh(self, state) -> jax.Array:
         """How many draws the younger window holds."""
 
+    def curvature(self, state) -> jax.Array | float:
+        """How far from normal the posterior looks, from 0 (normal, or not known) to 1."""
+        return 0.0
+
 
 class Moments(NamedTuple):
     """Running moments of vectors (Welford): count (); mean (..., dim); and sum of squared deviations, of each coordinate
@@ -71,22 +75,23 @@ class Moments(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """The metric so far, and the moments of the two windows."""
+    """The metric so far, the moments of the two windows, and a curvature (see `fisher.py`), where one is learned."""
 
     metric: Any
     older: Moments
     younger: Moments
+    curvature: Any = None
 
     def add(self, values) -> "Windows":
         """One more vector in both windows."""
-        return Windows(self.metric, self.older.add(values), self.younger.add(values))
+        return self._replace(older=self.older.add(values), younger=self.younger.add(values))
 
 
 class WindowEstimator(Estimator):
     """An estimator whose state is `Windows`: it has still to say what it adds and how it refits."""
 
     def switch(self, state: Windows) -> Windows:
-        return Windows(state.metric, state.younger, jax.tree.map(jnp.zeros_like, state.younger))
+        return state._replace(older=state.younger, younger=jax.tree.map(jnp.zeros_like, state.younger))
 
     def fresh(self, state: Windows) -> jax.Array:
         return state.younger.count

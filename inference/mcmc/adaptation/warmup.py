@@ -27,10 +27,12 @@ from ...numerics import select
 from .covariance import Covariance
 from .dual_averaging import DualAveraging, DualAveragingState
 from .estimator import Estimator
-from .fisher import FisherDense
+from .fisher import FisherDense, FisherDiagonal
 from .low_rank import FisherLowRank
+from .pooled import Pooled, pooled_mean, shared
 
 DENSE_LIMIT = 100  # in more dimensions a dense metric costs more per step than it is worth
+MOST_SPARED = 0.75  # share of the rejections that curvature may spare: from a target of 0.8 to one of 0.95
 
 
 class Schedule(eqx.Module):
@@ -41,6 +43,7 @@ class Schedule(eqx.Module):
     early_window: int = 10
     window: int = 80
     growth: float = 1.5
+    final_rate: float = 0.25
 
     def borders(self, warmup):
         """The step that ends the early phase, and the last one whose draw counts for the metric."""
@@ -81,7 +84,8 @@ class Adapted(Kernel):
 
     def with_warmup(self, warmup: int) -> "Adapted":
         """The same with another length of warm-up."""
-        return dataclasses.replace(self, warmup=jnp.int32(warmup))
+        kernel = getattr(self.kernel, "with_warmup", lambda _: self.kernel)(warmup)
+        return dataclasses.replace(self, kernel=kernel, warmup=jnp.int32(warmup))
 
     def init(self, key, target, position) -> AdaptedState:
         inner = self.kernel.init(key, target, position)
@@ -92,10 +96,18 @@ class Adapted(Kernel):
         )
 
     def step(self, key, state: AdaptedState, target):
-        learned = {"step_size": state.step_size, "metric": state.estimate.metric}
-        open_settings = {name: learned[name] for name in open_to_learning(self.kernel)}
-        inner, info = dataclasses.replace(self.kernel, **open_settings).step(key, state.inner, target)
+        inner, info = self._settled(state).step(key, state.inner, target)
         return state._replace(inner=inner), info
+
+    def _settled(self, state: AdaptedState) -> Kernel:
+        """The kernel, with what has been learned for it so far."""
+        learned = {"step_size": state.step_size, "metric": state.estimate.metric}
+        learned = shared(learned) if self.together else learned
+        return dataclasses.replace(self.kernel, **{name: learned[name] for name in self._open()})
+
+    def _open(self) -> list[str]:
+        """The settings to be learned here: not by the kernel itself."""
+        return [name for name in open_to_learning(self.kernel) if name not in self.kernel.learns_itself]
 
     def learn(self, i, state: AdaptedState, info) -> AdaptedState:
         learning = (i > 0) & (i <= self.warmup)  # step 0 only evaluates the first position
@@ -103,16 +115,28 @@ class Adapted(Kernel):
 
     def _learn(self, i, state: AdaptedState, info) -> AdaptedState:
         early, last = self.schedule.borders(self.warmup)
-        if "metric" in open_to_learning(self.kernel):
+        state = state._replace(inner=self._settled(state).learn(i, state.inner, info))
+        if "metric" in self._open():
             state = self._learn_metric(i, state, early, last)
-        if "step_size" in open_to_learning(self.kernel):
-            averaging = self.averaging.update(state.averaging, info.acceptance_rate)
-            afresh = self.averaging.init(self.averaging.average(averaging))
-            averaging = select((i == early) | (i == last), afresh, averaging)
+        if "step_size" in self._open():
+            rate = self.kernel.acceptance(info)
+            rate = pooled_mean(rate) if self.together else rate
+            averaging = self._averaging(i > last, state).update(state.averaging, rate)
+            found = self.averaging.average(averaging)
+            averaging = select(i == early, self.averaging.init(found), averaging)
+            averaging = select(i == last, self.averaging.init(found, reach=1.0), averaging)
             done = i == self.warmup
             step_size = jnp.where(done, self.averaging.average(averaging), self.averaging.step_size(averaging))
             state = state._replace(step_size=step_size, averaging=averaging)
         return state
+
+    def _averaging(self, final, state: AdaptedState) -> DualAveraging:
+        """The search for the step size: with a gentle hand at last, and for more acceptance the more curved the posterior."""
+        curvature = self._estimator(state.inner).curvature(state.estimate)
+        spared = jnp.minimum(jnp.sqrt(curvature), MOST_SPARED)
+        target = self.averaging.target + (1.0 - self.averaging.target) * spared
+        rate = jnp.where(final, self.schedule.final_rate, self.averaging.rate)
+        return dataclasses.replace(self.averaging, target=target, rate=rate)
 
     def _learn_metric(self, i, state: AdaptedState, early, last) -> AdaptedState:
         schedule, estimator = self.schedule, self._estimator(state.inner)
@@ -131,7 +155,10 @@ class Adapted(Kernel):
             return self.estimator
         if not hasattr(inner, "gradient"):
             return Covariance()
-        return FisherDense() if inner.position.size <= DENSE_LIMIT else FisherLowRank()
+        dense = inner.position.size <= DENSE_LIMIT
+        if self.together:
+            return Pooled(FisherDense() if dense else FisherDiagonal())
+        return FisherDense() if dense else FisherLowRank()
 
 
 def open_to_learning(kernel: Kernel) -> tuple[str, ...]:
@@ -151,7 +178,8 @@ def adapted(
     - `target_acceptance`: mean acceptance to reach, by default the kernel's own (0.8 for NUTS); 0.9-0.99 cures most
       divergences, at a price.
     - `estimator`: how the metric is learned. By default `FisherDense()`, above 100 dimensions `FisherLowRank()`, and for
-      kernels without gradients `Covariance()`.
+      kernels without gradients `Covariance()`. Kernels that move all chains together learn from all of them, by
+      `Pooled(FisherDense())`, above 100 dimensions `Pooled(FisherDiagonal())`.
     - `schedule`: a `Schedule`.
     """
     if not kernel.learns:
@@ -166,4 +194,5 @@ def adapted(
         averaging=DualAveraging(target=target),
         estimator=estimator,
         schedule=Schedule() if schedule is None else schedule,
+        first_step=0.1 if kernel.together else 1.0,  # what one chain does wrong at first, all would have to undo
     )

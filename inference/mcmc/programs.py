@@ -1,0 +1,112 @@
+"""The compiled programs of a run: begin a lane, advance it, turn its positions into named draws.
+
+They are compiled once for all lanes and for every length of a chunk (see `chain`), and again only for a model, a kernel or
+a placement of another structure.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..compiled import compiled
+from ..kernel import CHAINS, UNEVALUATED
+from .chain import buffer_length, chunk
+
+ATTEMPTS = 100  # first positions tried per chain
+
+
+class Programs(NamedTuple):
+    """What is compiled: `begin(kernel, target, init, key, chains, attempt)`, `advance(kernel, target, state, key, chains,
+    start, num)` and `record(target, positions)`, the last for `length` rows."""
+
+    begin: Any
+    advance: Any
+    record: Any
+    length: int
+
+
+def programs(kernel, target, init, placement, key, lane) -> Programs:
+    """The programs for lanes like `lane`. The compiler works in the background: `advance.wait()`."""
+    length = buffer_length(target.dim, len(lane))
+
+    def begin(kernel, target, init, key, lane, attempt):
+        def one(chain):
+            chain_key = jax.random.fold_in(jax.random.fold_in(key, chain), -1 - attempt)  # steps count from 0 upward
+            start_key = jax.random.fold_in(jax.random.fold_in(key, init.group(chain)), -1 - attempt)
+            return kernel.init(chain_key, target, init.position(start_key, target))
+
+        return jax.vmap(one, axis_name=CHAINS)(lane)
+
+    def advance(kernel, target, state, key, chain, start, num):
+        return chunk(kernel, target, state, key, chain, start, num, length=length)
+
+    def record(target, positions):
+        return jax.vmap(target.record)(positions)
+
+    zero = np.int32(0)
+    state = placement.laid_out(jax.eval_shape(begin, kernel, target, init, key, lane, zero))
+    rows = jax.ShapeDtypeStruct((length, target.dim), state.position.dtype)
+    name = ("mcmc", "advance", placement, length)
+    longest = compiled(placement.program(advance), name, kernel, target, state, key, lane, zero, zero)
+    return Programs(
+        compiled(begin, ("mcmc", "begin"), kernel, target, init, key, lane, zero),
+        longest,
+        compiled(record, ("mcmc", "record"), target, rows),
+        length,
+    )
+
+
+class Lanes(NamedTuple):
+    """What is run: the programs, for these lanes of chains."""
+
+    programs: Programs
+    kernel: Any
+    target: Any
+    init: Any
+    key: Any
+    chains: list[Any]  # the numbers of each lane's chains
+
+    def step(self, lane: int, state, start, num):
+        """Take `num` steps, the first of them number `start`: the lane's state, and (positions, info)."""
+        return self.programs.advance(self.kernel, self.target, state, self.key, self.chains[lane], start, num)
+
+    def first(self, lane: int):
+        """The lane's state at first positions of finite density: evaluated, and drawn anew where it is not finite."""
+        state, (positions, info) = self._evaluated(lane, 0)
+        for attempt in range(1, ATTEMPTS + 1):
+            found = np.asarray(info.lp[:, 0]) > 0.5 * UNEVALUATED
+            if found.all():
+                return state
+            if attempt < ATTEMPTS:
+                keep = (state, (positions, info))
+                state, (positions, info) = jax.tree.map(partial(_pick, found), keep, self._evaluated(lane, attempt))
+        bad = int(np.argmin(found))
+        raise ValueError(
+            f"mcmc: no first position found for chain {self.chains[lane][bad]} in {ATTEMPTS} tries: "
+            f"{self.target.explain(positions[bad, 0])}. Check the model there, or say where to begin: init=At({{...}})."
+        )
+
+    def _evaluated(self, lane: int, attempt: int):
+        """Step 0, which evaluates the first position."""
+        begun = self.programs.begin(self.kernel, self.target, self.init, self.key, self.chains[lane], np.int32(attempt))
+        return self.step(lane, begun, np.int32(0), np.int32(1))
+
+
+def _pick(found, old, new):
+    """Row by row: `old` where it was found, `new` elsewhere."""
+    return np.where(found.reshape(-1, *[1] * (np.ndim(old) - 1)), old, new)
+
+
+def named(programs: Programs, target, positions) -> dict[str, Any]:
+    """Named draws (chain, draw, ...) of positions (chain, draw, dim), in blocks of the compiled length."""
+    chains, draws, dim = positions.shape
+    rows = positions.reshape(chains * draws, dim)
+    blocks = []
+    for start in range(0, len(rows), programs.length):
+        block = rows[start : start + programs.length]
+        padded = np.concatenate([block, np.repeat(block[-1:], programs.length - len(block), axis=0)])
+        blocks.append(jax.tree.map(np.asarray, programs.record(target, padded)))
+    joined = jax.tree.map(lambda *parts: np.concatenate(parts)[: len(rows)], *blocks)
+    return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), joined)
