@@ -203,8 +203,8 @@ def disagreement(d: Draws) -> Iterator[Finding]:
     if worst > 1.5 and np.ptp(means) > 3 * sds.max():
         yield Finding(
             f"The chains sit in different places (R-hat of '{sites[0]}' is {worst:.2f}; its mean in each chain: {places}).",
-            "The posterior has several modes, or some chains are lost: start from plausible values (init=At({...})), or break "
-            "the symmetry in the model (ordered parameters).",
+            "The posterior has several modes, or some chains are lost: start from plausible values (init=At({...})), break "
+            "the symmetry in the model (ordered parameters), or try parallel_tempering(HMC()).",
             sites,
         )
         return

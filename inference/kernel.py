@@ -66,8 +66,12 @@ class Kernel(eqx.Module):
         """One transition: the new state and the statistics of the move. Leaves `target` invariant."""
 
     def acceptance(self, info) -> Any:
-        """What warm-up brings to `target_acceptance`: a statistic of a transition, in [0, 1], that falls with the step size."""
+        """What warm-up brings to `target_acceptance`: a statistic of a transition, in [0, 1], that falls with step size."""
         return info.acceptance_rate
+
+    def assume(self, state, guess) -> Any:
+        """The state of a chain that has not moved yet, told of a metric (LowRank) that may suit; most have no use for it."""
+        return state
 
     def learn(self, i, state, info) -> Any:
         """The state, changed by what step number `i` of the chain (from 0) taught. The loop calls it after every step.

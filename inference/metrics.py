@@ -47,6 +47,10 @@ class Metric(eqx.Module):
     def whiten_gradient(self, gradient) -> jax.Array:
         """F' gradient: to the space where the metric is the identity."""
 
+    @abc.abstractmethod
+    def like(self, guess: "LowRank") -> "Metric":
+        """A metric of the kind and shapes of this one, as near to `guess` as may be."""
+
     def kinetic_energy(self, momentum):
         """Half the inner product of momentum and velocity, a scalar; rounding must not make it negative, for where a diverging
         step has led to momenta of 1e15 that would outweigh any density."""
@@ -57,6 +61,9 @@ class Diagonal(Metric):
     """Independent coordinates: `variance` (dim,) is the diagonal of C."""
 
     variance: jax.Array
+
+    def like(self, guess):
+        return Diagonal(guess.scale**2 * (1.0 + guess.directions**2 @ (guess.values - 1.0)))
 
     def sample_momentum(self, key):
         normal = jax.random.normal(key, self.variance.shape, self.variance.dtype)
@@ -94,6 +101,9 @@ class Dense(Metric):
         inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(len(factor), dtype=factor.dtype), lower=True)
         return Dense(covariance, factor, inverse.T)
 
+    def like(self, guess):
+        return Dense.from_covariance(jax.vmap(guess.velocity)(jnp.eye(len(guess.scale), dtype=guess.scale.dtype)))
+
     def sample_momentum(self, key):
         return self.mass_factor @ jax.random.normal(key, self.covariance.shape[:1], self.covariance.dtype)
 
@@ -114,13 +124,19 @@ class LowRank(Metric):
     """A diagonal metric corrected along few directions: C = S (I + U (V - I) U') S.
 
     - `scale` (dim,): the diagonal of S, standard deviations.
-    - `directions` (dim, rank): the columns of U, orthonormal.
+    - `directions` (dim, rank): the columns of U, orthonormal, or zero where the value is one.
     - `values` (rank,): the diagonal of V, variances along the directions after scaling.
     """
 
     scale: jax.Array
     directions: jax.Array
     values: jax.Array
+
+    def like(self, guess):
+        chosen = jnp.argsort(-jnp.abs(jnp.log(guess.values)))[: len(self.values)]
+        more = len(self.values) - len(chosen)
+        directions = jnp.pad(guess.directions[:, chosen], ((0, 0), (0, more)))
+        return LowRank(guess.scale, directions, jnp.pad(guess.values[chosen], (0, more), constant_values=1.0))
 
     def sample_momentum(self, key):
         normal = jax.random.normal(key, self.scale.shape, self.scale.dtype)

@@ -29,7 +29,7 @@ class Posterior:
     """Draws from a posterior distribution.
 
     - `draws`: nested dict of arrays (chain, draw, ...): latent choices and deterministic values by site name. Of a run that
-      was streamed to the disk they are `xarray.DataArray`s that are read when asked for, as are the statistics.
+      was streamed to the disk each is an `xarray.DataArray` that is read when asked for, as are the statistics.
     - `stats`: arrays (chain, draw) under ArviZ's names: lp, acceptance_rate, step_size, n_steps, tree_depth, energy,
       diverging, reached_max_treedepth, as far as the kernel has them.
     - `warmup_stats`, `warmup_draws`: the same for the warm-up; draws only if asked for.

@@ -43,7 +43,7 @@ class PartlyCentered(eqx.Module):
 
     How far to go for each entry follows from how much the data say of it; `inference.learn_centering` finds out.
 
-    - `centring`: c in [0, 1], one number or an array of the whole site's shape (axes of enclosing `vmap`s first).
+    - `centring`: c in [0, 1], one number or an array of the whole site's shape (axes of an enclosing `vmap` first).
 
     For Normal, LogNormal, StudentT, Cauchy, Laplace, Logistic and Gumbel sites.
 

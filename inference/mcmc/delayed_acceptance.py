@@ -24,10 +24,11 @@ import ppl
 from ..kernel import Kernel
 from .adaptation.warmup import Adapted
 from .barker import Barker
-from .combine import Combination, Mixture, Repeat, _begin, _checked, _innermost, _placed, _record, repeat
+from .combine import Mixture, Repeat, repeat
 from .elliptical_slice import EllipticalSlice
 from .hmc import HMC
 from .independence import Independence
+from .members import Combination, begun, checked, info_type, innermost, placed
 from .metropolis import State, accept, at
 from .nuts import NUTS
 from .random_walk import RandomWalk
@@ -62,15 +63,15 @@ class DelayedAcceptance(Combination):
             )
 
     def init(self, key, target, position) -> DelayedState:
-        (inner,), (info,) = _begin(self.kernels, key, [(self.surrogate, position)])
+        (inner,), (info,) = begun(self.kernels, key, [(self.surrogate, position)])
         point = at(target, position)
         return DelayedState(point.position, point.log_density, inner, info)
 
     def step(self, key, state: DelayedState, target):
         key_propose, key_accept = jax.random.split(key)
         here = at(self.surrogate, state.position)
-        inner, info = self.kernels[0].step(key_propose, _placed(state.inner, here, self.surrogate), self.surrogate)
-        there = _innermost(inner)
+        inner, info = self.kernels[0].step(key_propose, placed(state.inner, here, self.surrogate), self.surrogate)
+        there = innermost(inner)
         new = at(target, there.position)
         log_ratio = new.log_density - state.log_density - correction(there, here)
         point, rate = accept(key_accept, log_ratio, new, State(state.position, state.log_density))
@@ -83,7 +84,7 @@ class DelayedAcceptance(Combination):
 def delayed_acceptance(kernel: Kernel, surrogate: Any, num: int = 1) -> DelayedAcceptance:
     """`num` steps of `kernel` on `surrogate` propose, and the true density, evaluated once, accepts or rejects.
 
-    - `kernel`: reversible: any of the plain kernels (not a cycle), `repeat`s and mixtures of such. Step size and metric that
+    - `kernel`: reversible: any of the plain kernels (not a cycle), repetitions and mixtures of such. Step size and metric that
       it leaves open are learned on the surrogate.
     - `surrogate`: a conditioned program or a `ppl.Target` with the same latent sites, cheaper, and about right.
 
@@ -96,7 +97,7 @@ def delayed_acceptance(kernel: Kernel, surrogate: Any, num: int = 1) -> DelayedA
     Example:
         `inf.delayed_acceptance(inf.NUTS(), program.intervene({"voltage": emulator}), num=5)`
     """
-    _checked("delayed_acceptance", (kernel,))
+    checked("delayed_acceptance", (kernel,))
     culprit = _irreversible(kernel)
     if culprit is not None:
         name = type(culprit).__name__
@@ -129,4 +130,4 @@ def _report(point, rate, info):
     """The statistics of a step; see `delayed_acceptance`."""
     named = {"lp": point.log_density, "acceptance_rate": rate, "num_evaluations": jnp.int32(1)}
     named |= {f"{name}_surrogate": x for name, x in info._asdict().items()}
-    return _record("DelayedAcceptance", tuple(named))(**named)
+    return info_type("DelayedAcceptance", tuple(named))(**named)

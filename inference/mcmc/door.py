@@ -14,7 +14,9 @@ from ..kernel import Kernel
 from ..placement import Placement, Sharded, default_placement
 from ..store import Store
 from .adaptation.warmup import Adapted, adapted, open_to_learning
-from .combine import Combination
+from .initial import Initial, Superchains, Uniform
+from .members import Combination, has_gradient
+from .pathfinder import Pathfinder
 
 
 def check(kernel, key, chains, draws, warmup, store, until) -> None:
@@ -52,6 +54,19 @@ def place(kernel: Kernel, placement: Placement | None) -> Placement:
             "placement out, or give Vectorized()."
         )
     return placement
+
+
+def begin(kernel: Kernel, target, chains: int, init: Initial | None) -> Initial:
+    """Where chains begin: as asked for, or by default at `Superchains()` for many chains, for few at `Pathfinder()` if the
+    kernel has gradients of all sites anyway, else at `Uniform()`."""
+    if init is not None:
+        return init
+    num = Superchains().num
+    if chains >= 4 * num and chains % num == 0:
+        return Superchains()
+    state = jax.eval_shape(kernel.init, jax.random.key(0), target, jnp.zeros(target.dim))
+    known = hasattr(state, "log_density") or hasattr(state, "inner")  # a kernel that rejects nothing need know no density
+    return Pathfinder() if known and has_gradient(state) and not target.is_discrete.any() else Uniform()
 
 
 def is_open(kernel) -> bool:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..kernel import Kernel
-from .combine import _record
+from .members import info_type
 from .metropolis import at
 
 # Statistics by the names that ArviZ has for them.
@@ -41,7 +41,7 @@ class FromBlackJAX(Kernel):
     make: Callable[[Callable], Any] = eqx.field(static=True)
 
     def init(self, key, target, position) -> BlackJAXState:
-        inner = _begin(self._algorithm(target), key, position)
+        inner = begun(self._algorithm(target), key, position)
         if not hasattr(inner, "position"):
             raise ValueError(f"from_blackjax: a state needs the field position, and {type(inner).__name__} has none.")
         return BlackJAXState(*at(target, position), inner)
@@ -50,7 +50,7 @@ class FromBlackJAX(Kernel):
         algorithm = self._algorithm(target)
         key_begin, key_step = jax.random.split(key)
         elsewhere = jnp.any(state.inner.position != state.position)  # another kernel has moved the chain
-        inner = lax.cond(elsewhere, lambda s: _begin(algorithm, key_begin, s.position), lambda s: s.inner, state)
+        inner = lax.cond(elsewhere, lambda s: begun(algorithm, key_begin, s.position), lambda s: s.inner, state)
         inner, info = algorithm.step(key_step, inner)
         point = at(target, inner.position)
         return BlackJAXState(*point, inner), _report(point, info)
@@ -89,7 +89,7 @@ def from_blackjax(make: Callable[[Callable], Any]) -> FromBlackJAX:
     return FromBlackJAX(make)
 
 
-def _begin(algorithm, key, position):
+def begun(algorithm, key, position):
     """The algorithm's state at `position`; some need a key for it."""
     return algorithm.init(position, key)
 
@@ -97,4 +97,4 @@ def _begin(algorithm, key, position):
 def _report(point, info):
     """The statistics of a step, from every scalar of BlackJAX's info."""
     scalars = {NAMES.get(name, name): x for name, x in info._asdict().items() if hasattr(x, "shape") and x.shape == ()}
-    return _record("BlackJAX", ("lp", *scalars))(point.log_density, *scalars.values())
+    return info_type("BlackJAX", ("lp", *scalars))(point.log_density, *scalars.values())

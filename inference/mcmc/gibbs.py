@@ -25,7 +25,7 @@ from ppl._errors import nearest, quote
 
 from ..kernel import Kernel
 from .block import Block
-from .combine import Combination, CombinedState, _begin, _checked, _each_learns, _placed, _point, _side_by_side
+from .members import Combination, CombinedState, begun, checked, each_learns, place_of, placed, side_by_side
 from .metropolis import State, at
 
 Name = str | EllipsisType
@@ -43,23 +43,23 @@ class Gibbs(Combination):
 
     def init(self, key, target, position) -> CombinedState:
         views = self._views(target, position)
-        states, infos = _begin(self.kernels, key, [(view, view.take(position)) for view in views])
+        states, infos = begun(self.kernels, key, [(view, view.take(position)) for view in views])
         return CombinedState(at(target, position), states, infos)
 
     def step(self, key, state: CombinedState, target):
         now, states, infos = state.inner, [], []
         for k, own_key in enumerate(jax.random.split(key, len(self.kernels))):
             view = self._views(target, now.position)[k]
-            own = _placed(state.states[k], State(view.take(now.position), now.log_density), view)
+            own = placed(state.states[k], State(view.take(now.position), now.log_density), view)
             own, info = self.kernels[k].step(own_key, own, view)
-            end = _point(own)
+            end = place_of(own)
             now = State(view.put(end.position), end.log_density)
             states.append(own)
             infos.append(info)
-        return CombinedState(now, tuple(states), tuple(infos)), _side_by_side(infos)
+        return CombinedState(now, tuple(states), tuple(infos)), side_by_side(infos)
 
     def learn(self, i, state: CombinedState, info) -> CombinedState:
-        return _each_learns(self.kernels, i, state)
+        return each_learns(self.kernels, i, state)
 
     def _views(self, target, position) -> list[Block]:
         return [Block(target, position, members) for members in _members(self.blocks, target.slots)]
@@ -88,7 +88,7 @@ def gibbs(kernels: Mapping[Any, Kernel]) -> Gibbs:
     for block in blocks:
         if not block or not all(isinstance(name, str) or (name is ... and len(block) == 1) for name in block):
             raise ValueError(f"gibbs: a block is a site name, a tuple of names, or ... for all other sites; got {block!r}.")
-    return Gibbs(_checked("gibbs", tuple(kernels.values())), blocks)
+    return Gibbs(checked("gibbs", tuple(kernels.values())), blocks)
 
 
 def _members(blocks, slots) -> list[tuple[int, ...]]:

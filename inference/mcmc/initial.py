@@ -1,7 +1,8 @@
 """Where chains begin.
 
 ```python
-inf.mcmc(..., init=inf.Uniform(radius=2.0))      # the default: uniform on the unconstrained scale, as in Stan
+inf.mcmc(..., init=inf.Pathfinder())             # the default of kernels with gradients, for few chains; in `pathfinder.py`
+inf.mcmc(..., init=inf.Uniform(radius=2.0))      # uniform on the unconstrained scale, as in Stan
 inf.mcmc(..., init=inf.At({"mu": 0.0, "tau": 1.0}, jitter=0.1))
 inf.mcmc(..., init=inf.Superchains(16), chains=1024)   # 16 first positions for 64 chains each; the default for many chains
 ```
@@ -13,6 +14,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from ..metrics import Metric
+
 
 class Initial(eqx.Module):
     """The contract: a position for one chain; every new `key` gives another try."""
@@ -20,6 +23,10 @@ class Initial(eqx.Module):
     @abc.abstractmethod
     def position(self, key, target) -> jax.Array:
         """A flat unconstrained position (dim,)."""
+
+    def begin(self, key, target) -> tuple[jax.Array, Metric | None]:
+        """The position, and a guess of the metric (a `LowRank`) where there is one."""
+        return self.position(key, target), None
 
     def group(self, chain):
         """Chains of the same number begin at the same position."""
@@ -62,11 +69,8 @@ class Superchains(Initial):
     def position(self, key, target):
         return self.init.position(key, target)
 
+    def begin(self, key, target):
+        return self.init.begin(key, target)
+
     def group(self, chain):
         return chain % self.num
-
-
-def default_initial(chains: int) -> Initial:
-    """`Superchains()` for many chains, `Uniform()` for few."""
-    num = Superchains().num
-    return Superchains() if chains >= 4 * num and chains % num == 0 else Uniform()

@@ -23,7 +23,7 @@ from jax import lax
 
 from ..kernel import Kernel
 from ..numerics import finite_or
-from .combine import Combination, _begin, _checked, _placed, _record
+from .members import Combination, begun, checked, info_type, placed
 from .metropolis import State
 from .tempering import TemperedTarget, power
 
@@ -96,7 +96,7 @@ class ParallelTempering(Combination):
 
         def begin(key, inverse_temperature):
             view = TemperedTarget(target, inverse_temperature)
-            return _begin(self.kernels, key, [(view, position)])
+            return begun(self.kernels, key, [(view, position)])
 
         (states,), (infos,) = jax.vmap(begin)(jax.random.split(key, len(ladder)), ladder)
         return ParallelState(*_apart(states), infos, ladder, jnp.int32(0), Tally.empty(ladder))
@@ -113,7 +113,7 @@ class ParallelTempering(Combination):
 
         def move(key, inverse_temperature, own, point):
             view = TemperedTarget(target, inverse_temperature)
-            return self.kernels[0].step(key, _placed(own, point, view), view)
+            return self.kernels[0].step(key, placed(own, point, view), view)
 
         states, infos = jax.vmap(move)(jax.random.split(key_move, len(ladder)), ladder, states, points)
         state = ParallelState(*_apart(states), infos, ladder, 1 - state.parity, tally)
@@ -169,7 +169,7 @@ def parallel_tempering(
     rungs = jnp.asarray(ladder, float) if given else hottest + (1.0 - hottest) * jnp.linspace(0.0, 1.0, num) ** 3
     if rungs.ndim != 1 or len(rungs) < 2 or rungs[0] < 0 or rungs[-1] != 1 or jnp.any(jnp.diff(rungs) < 0):
         raise ValueError(f"parallel_tempering: a ladder rises from at least 0 to 1 in two steps or more, got {ladder}.")
-    return ParallelTempering(_checked("parallel_tempering", (kernel,)), rungs, learned=not given)
+    return ParallelTempering(checked("parallel_tempering", (kernel,)), rungs, learned=not given)
 
 
 def swap(key, ladder, levels, parity):
@@ -224,7 +224,7 @@ def _report(infos, ladder, tally: Tally):
         "round_trips": tally.trips,
         "log_evidence": jnp.where(ladder[0] == 0, log_evidence, jnp.nan),
     }
-    return _record("ParallelTempering", tuple(named))(**named)
+    return info_type("ParallelTempering", tuple(named))(**named)
 
 
 def _together(inner, hot):

@@ -35,7 +35,9 @@ def programs(kernel, target, init, placement, key, lane) -> Programs:
         def one(chain):
             chain_key = jax.random.fold_in(jax.random.fold_in(key, chain), -1 - attempt)  # steps count from 0 upward
             start_key = jax.random.fold_in(jax.random.fold_in(key, init.group(chain)), -1 - attempt)
-            return kernel.init(chain_key, target, init.position(start_key, target))
+            position, guess = init.begin(start_key, target)
+            state = kernel.init(chain_key, target, position)
+            return state if guess is None else kernel.assume(state, guess)
 
         return jax.vmap(one, axis_name=CHAINS)(lane)
 

@@ -37,9 +37,9 @@ from ..numerics import select
 from .adaptation.warmup import Adapted, adapted, open_to_learning
 from .barker import Barker
 from .block import Block
-from .combine import Combination, _begin, _checked, _innermost, _placed
 from .hmc import HMC
 from .independence import Independence
+from .members import Combination, begun, checked, innermost, placed
 from .metropolis import State, at
 from .random_walk import RandomWalk
 
@@ -92,7 +92,7 @@ class PseudoMarginal(Combination):
     def init(self, key, target, position) -> PseudoMarginalState:
         parameters, noise = self._apart(target, position)
         view = Renewed(parameters, log_normal(noise.take(position)))
-        (own,), (info,) = _begin(self.kernels, key, [(view, parameters.take(position))])
+        (own,), (info,) = begun(self.kernels, key, [(view, parameters.take(position))])
         return PseudoMarginalState(at(target, position), own, info)
 
     def step(self, key, state: PseudoMarginalState, target):
@@ -106,9 +106,9 @@ class PseudoMarginal(Combination):
         # The state's density is that of the noise it has kept: with other noise it would be another estimate.
         kept = Renewed(parameters, log_normal(old))
         renewed = Renewed(dataclasses.replace(parameters, whole=noise.put(new)), log_normal(new))
-        own = _placed(state.kernel, State(here, point.log_density - kept.log_noise), kept)
+        own = placed(state.kernel, State(here, point.log_density - kept.log_noise), kept)
         own, info = self.kernels[0].step(key_move, own, renewed)
-        there = _innermost(own)
+        there = innermost(own)
         moved = State(renewed.block.put(there.position), there.log_density + renewed.log_noise)
         point = select(jnp.any(there.position != here), moved, point)
         return PseudoMarginalState(point, own, info), info._replace(lp=point.log_density)
@@ -139,7 +139,7 @@ def pseudo_marginal(kernel: Kernel, noise: str | Sequence[str], *, correlation: 
     Example:
         `inf.pseudo_marginal(inf.RandomWalk(), "u", correlation=0.99)`
     """
-    _checked("pseudo_marginal", (kernel,))
+    checked("pseudo_marginal", (kernel,))
     plain = kernel.kernel if isinstance(kernel, Adapted) else kernel
     once = isinstance(plain, RandomWalk | Barker | Independence) or (isinstance(plain, HMC) and plain.num_steps == 1)
     if not once:

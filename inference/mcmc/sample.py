@@ -23,10 +23,10 @@ from ..progress import Meter, Progress, Silent
 from ..run import run, seconds
 from ..stopping import Rule, looks
 from ..store import Store
+from .door import begin, place, ready
 from .door import check as checked
-from .door import place, ready
 from .identity import opened
-from .initial import Initial, default_initial
+from .initial import Initial
 from .minibatch import Minibatches
 from .programs import Lanes, named, programs
 from .result import Result, provenance, warn
@@ -55,7 +55,8 @@ def mcmc(
     - `kernel`: how to move, for example `NUTS()`; step size and metric that it leaves open are learned in warm-up.
     - `key`: a typed key. The same key gives the same draws on every placement, up to rounding.
     - `chains`, `draws` per chain, `warmup` steps per chain.
-    - `init`: where chains begin; `Uniform(radius=2.0)` on the unconstrained scale, for many chains `Superchains()`.
+    - `init`: where chains begin: by default `Pathfinder()`, for kernels without gradients `Uniform()`, for many chains
+      `Superchains()`; `At({...})` says it by value.
     - `placement`: `Threads()` (default on CPUs), `Vectorized()` (default on accelerators) or `Sharded()` (several devices).
     - `progress`: True, False, or an object with begin, update and end (see `inference.progress`).
     - `budget`: seconds of sampling, or text such as "60s": stop then, and return what is done.
@@ -78,7 +79,8 @@ def mcmc(
     checked(kernel, key, chains, draws, warmup, store, until)
     kernel.check(target)
     placement = place(kernel, placement)
-    kernel, init = ready(kernel, warmup), default_initial(chains) if init is None else init
+    kernel = ready(kernel, warmup)
+    init = begin(kernel, target, chains, init)
     numbers = [np.array(lane, np.int32) for lane in placement.lanes(chains)]
     with opened(store, kernel, target, init, placement, key, numbers, warmup, draws) as kept:
         lanes = Lanes(programs(kernel, target, init, placement, key, numbers[0]), kernel, target, init, key, numbers)

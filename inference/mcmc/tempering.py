@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from ..kernel import Kernel
-from .combine import Combination, _checked
+from .members import Combination, checked
 
 
 class TemperedTarget(eqx.Module):
@@ -117,7 +117,7 @@ class Tempered(Combination):
 def tempered(kernel: Kernel, inverse_temperature: float) -> Tempered:
     """`kernel` on prior x likelihood^inverse_temperature, in place of the posterior.
 
-    The likelihood is all data and `factor`s; of a `Target.from_log_density`, the function. Temper a cycle, not its members:
+    The likelihood is all data and factors; of a `Target.from_log_density`, the function. Temper a cycle, not its members:
     they would not agree on the law.
 
     Raises:
@@ -125,4 +125,4 @@ def tempered(kernel: Kernel, inverse_temperature: float) -> Tempered:
     """
     if isinstance(inverse_temperature, float | int) and not 0 <= inverse_temperature < float("inf"):
         raise ValueError(f"tempered: inverse_temperature must be a number of at least 0, got {inverse_temperature}.")
-    return Tempered(_checked("tempered", (kernel,)), inverse_temperature)
+    return Tempered(checked("tempered", (kernel,)), inverse_temperature)

@@ -117,8 +117,8 @@ BUGS = {
         lambda state, _: state.log_density,
     ),
     "Independence, proposal forgotten": ("Independence", independence, "log_weight", lambda q, state: state.log_density),
-    "cycle, stale densities": ("cycle", combine, "_placed", moved_but_not_evaluated),
-    "mixture, stale densities": ("mixture", combine, "_placed", moved_but_not_evaluated),
+    "cycle, stale densities": ("cycle", combine, "placed", moved_but_not_evaluated),
+    "mixture, stale densities": ("mixture", combine, "placed", moved_but_not_evaluated),
 }
 
 

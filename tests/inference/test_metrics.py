@@ -61,3 +61,23 @@ def test_the_kinetic_energy_is_half_the_product_with_the_velocity(metric):
     metric, covariance = metric
     momentum = jnp.arange(1.0, DIM + 1)
     assert float(metric.kinetic_energy(momentum)) == pytest.approx(0.5 * momentum @ covariance @ momentum)
+
+
+def test_like_another_metric(metric):
+    """Of the same kind and shapes: the whole covariance where that can be had, else its diagonal or its strongest part."""
+    metric, _ = metric
+    guess, covariance = metrics()["low rank"]
+    found = metric.like(guess)
+    assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, metric)
+    expected = np.diag(np.diag(covariance)) if isinstance(metric, inf.Diagonal) else covariance
+    np.testing.assert_allclose(jax.vmap(found.velocity)(jnp.eye(DIM)), expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_a_rank_that_is_not_the_guess_s(x64, rank):
+    """The weaker direction is given up; directions that are missing are none."""
+    guess, covariance = metrics()["low rank"]
+    own = inf.LowRank(jnp.ones(DIM), jnp.eye(DIM, rank), jnp.ones(rank))
+    values = np.array([25.0, 1.0 if rank == 1 else 0.04])
+    expected = SCALE[:, None] * (np.eye(DIM) + U @ np.diag(values - 1.0) @ U.T) * SCALE
+    np.testing.assert_allclose(jax.vmap(own.like(guess).velocity)(jnp.eye(DIM)), expected, rtol=1e-10, atol=1e-12)

@@ -7,7 +7,7 @@ import pytest
 
 import inference as inf
 import ppl
-from inference.mcmc.pathfinder import Pairs, displacement, log_determinant, multiply, remember
+from inference.mcmc.lbfgs import Pairs, inverse, remember
 
 DIM, HISTORY = 4, 6
 
@@ -19,20 +19,30 @@ def normal_target(precision, mean):
 
 
 def test_the_inverse_hessian_is_one_matrix_in_three_forms(x64):
-    """What `multiply` applies, what `displacement` draws from, and what `log_determinant` measures."""
+    """What it maps vectors to, what is drawn from, and its determinant; with no pairs, some, and more than it remembers."""
     draws = jax.random.normal(jax.random.key(0), (DIM, DIM))
     precision = draws @ draws.T + jnp.eye(DIM)
-    pairs = Pairs(jnp.zeros((HISTORY, DIM)), jnp.zeros((HISTORY, DIM)), jnp.zeros(HISTORY), jnp.ones(DIM))
-    for step in jax.random.normal(jax.random.key(1), (3, DIM)):
+    pairs = Pairs(jnp.zeros((HISTORY, DIM)), jnp.zeros((HISTORY, DIM)), jnp.ones(DIM))
+    np.testing.assert_allclose(inverse(pairs) @ jnp.arange(4.0), jnp.arange(4.0))
+    for step in jax.random.normal(jax.random.key(1), (HISTORY + 2, DIM)):
         pairs = remember(pairs, step, precision @ step)
-        matrix = jax.vmap(lambda v, pairs=pairs: multiply(pairs, v))(jnp.eye(DIM))
-        np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
-        np.testing.assert_allclose(multiply(pairs, precision @ step), step, rtol=1e-8)  # the secant equation
-        np.testing.assert_allclose(log_determinant(pairs), jnp.linalg.slogdet(matrix)[1], rtol=1e-9)
-    keys = jax.random.split(jax.random.key(2), 20_000)
-    found = np.cov(jax.vmap(lambda key: displacement(key, pairs))(keys).T)
-    scale = jnp.sqrt(jnp.diag(matrix))
-    np.testing.assert_allclose(found / scale / scale[:, None], matrix / scale / scale[:, None], atol=0.05)  # 5 sd
+        h = inverse(pairs)
+        matrix, factor = (jax.vmap(lambda v, f=f: f @ v)(jnp.eye(DIM)).T for f in (h, h.factor()))
+        np.testing.assert_allclose(h @ (precision @ step), step, rtol=1e-8)  # the secant equation
+        np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
+        np.testing.assert_allclose(factor @ factor.T, matrix, atol=1e-9)
+        np.testing.assert_allclose(h.factor().log_determinant(), jnp.linalg.slogdet(matrix)[1], rtol=1e-9)
+        np.testing.assert_allclose(matrix, updated(pairs), atol=1e-9)
+
+
+def updated(pairs):
+    """The matrix by its definition: the diagonal, changed by one pair after the other."""
+    matrix = jnp.diag(pairs.diagonal)
+    for step, fall in zip(pairs.steps, pairs.falls, strict=True):
+        if jnp.any(step != 0):
+            turn = jnp.eye(DIM) - jnp.outer(fall, step) / (fall @ step)
+            matrix = turn.T @ matrix @ turn + jnp.outer(step, step) / (fall @ step)
+    return matrix
 
 
 def test_draws_of_a_normal_are_near_it_and_not_at_its_mode(x64):

@@ -93,7 +93,8 @@ def best(rows, rank: int) -> tuple[LowRank, jax.Array]:
     if 2 * rows.shape[1] < dim:
         basis, _ = jnp.linalg.qr(rows.reshape(-1, dim).T)
         rows = rows @ basis
-    factor, _, curvature = geometric_mean(*(part.T @ part for part in rows), jnp.sum(rows[0] * rows[1]))
+    draws, gradients = (part.T @ part for part in rows)
+    factor, _, curvature = geometric_mean(draws, gradients, jnp.sum(rows[0] * rows[1]))
     values, vectors = jnp.linalg.eigh(factor @ factor.T)
     chosen = jnp.argsort(-jnp.abs(jnp.log(values)))[:rank]
     return LowRank(scale, basis @ vectors[:, chosen], values[chosen]), curvature

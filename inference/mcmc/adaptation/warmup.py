@@ -26,7 +26,7 @@ from ...kernel import Kernel
 from ...numerics import select
 from .covariance import Covariance
 from .dual_averaging import DualAveraging, DualAveragingState
-from .estimator import Estimator
+from .estimator import Estimator, all_finite
 from .fisher import FisherDense, FisherDiagonal
 from .low_rank import FisherLowRank
 from .pooled import Pooled, pooled_mean, shared
@@ -95,6 +95,12 @@ class Adapted(Kernel):
             inner, step_size, averaging, self._estimator(inner).init(position), jnp.int32(self.schedule.window)
         )
 
+    def assume(self, state: AdaptedState, guess) -> AdaptedState:
+        """Its metric, where it is usable, is the one to begin with."""
+        metric = state.estimate.metric.like(guess)
+        metric = select(all_finite(metric), metric, state.estimate.metric)
+        return state._replace(estimate=state.estimate._replace(metric=metric))
+
     def step(self, key, state: AdaptedState, target):
         inner, info = self._settled(state).step(key, state.inner, target)
         return state._replace(inner=inner), info
@@ -133,7 +139,7 @@ class Adapted(Kernel):
     def _averaging(self, final, state: AdaptedState) -> DualAveraging:
         """The search for the step size: with a gentle hand at last, and for more acceptance the more curved the posterior."""
         curvature = self._estimator(state.inner).curvature(state.estimate)
-        spared = jnp.minimum(jnp.sqrt(curvature), MOST_SPARED)
+        spared = jnp.minimum(1.5 * curvature, MOST_SPARED)
         target = self.averaging.target + (1.0 - self.averaging.target) * spared
         rate = jnp.where(final, self.schedule.final_rate, self.averaging.rate)
         return dataclasses.replace(self.averaging, target=target, rate=rate)
@@ -157,7 +163,7 @@ class Adapted(Kernel):
             return Covariance()
         dense = inner.position.size <= DENSE_LIMIT
         if self.together:
-            return Pooled(FisherDense() if dense else FisherDiagonal())
+            return Pooled(estimator=FisherDense() if dense else FisherDiagonal())
         return FisherDense() if dense else FisherLowRank()
 
 
