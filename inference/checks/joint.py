@@ -42,6 +42,9 @@ def joint(
     - `kernel`: with its settings given, not learned; they need not be good ones. `moves`: how often it moves in a round.
     - `replications`: independent runs, side by side. `rounds`: how often data are drawn anew.
 
+    Raises:
+        ValueError: for a kernel that cannot move on the program.
+
     The p-values are those of Kolmogorov and Smirnov's test of two samples, for every scalar of parameters and data, and for
     products of neighbours, which see how they hang together.
     """
@@ -49,6 +52,7 @@ def joint(
 
     ks_2samp: Any = scipy.stats.ks_2samp
 
+    kernel.check(ppl.Target(program))
     free, names = program.without(), tuple(program.data)
     key_run, key_fresh = jax.random.split(key)
     run = partial(_run, free, kernel, names=names, replications=replications, moves=moves)
@@ -58,7 +62,6 @@ def joint(
     return Verdict({name: float(ks_2samp(found[name], x).pvalue) for name, x in expected.items()}, found)
 
 
-@partial(jax.jit, static_argnames=("names", "replications", "rounds", "moves"))
 def _run(free, kernel, key, *, names, replications, rounds, moves):
     """All choices by address (replications, ...) after the rounds."""
 
@@ -79,7 +82,8 @@ def _run(free, kernel, key, *, names, replications, rounds, moves):
         choices = flatten(free.simulate(key_first).choices)
         return lax.scan(again, choices, jax.random.split(key_rounds, rounds))[0] if rounds else choices
 
-    return jax.vmap(one, axis_name=CHAINS)(jax.random.split(key, replications))
+    # the program is no argument of what is compiled: its arrays may set bounds, which have to be known
+    return jax.jit(jax.vmap(one, axis_name=CHAINS))(jax.random.split(key, replications))
 
 
 def _columns(choices) -> dict[str, np.ndarray]:

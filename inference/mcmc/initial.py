@@ -9,6 +9,8 @@ inf.mcmc(..., init=inf.Superchains(16), chains=1024)   # 16 first positions for 
 """
 
 import abc
+from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -43,10 +45,17 @@ class Uniform(Initial):
         return target.fill(key, position)
 
 
+def _arrays(choices) -> Any:
+    """The nested dict with an array, not a list, for every value."""
+    if isinstance(choices, Mapping):
+        return {name: _arrays(value) for name, value in choices.items()}
+    return jnp.asarray(choices)
+
+
 class At(Initial):
     """At given values of all latent choices, plus normal jitter on the unconstrained scale (discrete sites get none)."""
 
-    choices: dict
+    choices: dict = eqx.field(converter=_arrays)
     jitter: float = 0.0
 
     def position(self, key, target):

@@ -28,14 +28,12 @@ class Reference:
         build: from the data to the conditioned program, in the coordinates of the published text.
         constant: our log density minus the published one, which does not normalise truncated priors.
         better: the same posterior in coordinates that are kinder to a sampler; the program itself, if none are needed.
-        start: where chains begin, in the choices of `better`, where chains that begin anywhere may not find the posterior.
         in_logs: positive parameters without a finite variance, whose moments are compared on the log scale.
     """
 
     build: Callable[[Data], Program]
     constant: float = 0.0
     better: Callable[[Program, Data], Program] = lambda program, data: program
-    start: Callable[[Data], dict[str, Any]] | None = None
     in_logs: tuple[str, ...] = ()
 
 
