@@ -72,5 +72,5 @@ def _in_background(work) -> Future:
         except BaseException as error:  # raised where the program is called
             future.set_exception(error)
 
-    threading.Thread(target=job, daemon=True).start()
+    threading.Thread(target=job).start()  # no daemon: an interpreter that ends in the middle of a compilation aborts
     return future

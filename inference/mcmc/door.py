@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..kernel import Kernel
+from ..kernel import CHAINS, Kernel
 from ..placement import Placement, Sharded, default_placement
 from ..store import Store
 from .adaptation.warmup import Adapted, adapted, open_to_learning
 from .initial import Initial, Superchains, Uniform
-from .members import Combination, has_gradient
+from .members import Combination
 from .pathfinder import Pathfinder
 
 
@@ -64,9 +64,17 @@ def begin(kernel: Kernel, target, chains: int, init: Initial | None) -> Initial:
     num = Superchains().num
     if chains >= 4 * num and chains % num == 0:
         return Superchains()
-    state = jax.eval_shape(kernel.init, jax.random.key(0), target, jnp.zeros(target.dim))
-    known = hasattr(state, "log_density") or hasattr(state, "inner")  # a kernel that rejects nothing need know no density
-    return Pathfinder() if known and has_gradient(state) and not target.is_discrete.any() else Uniform()
+    starts = jnp.zeros((chains, target.dim))
+    begun = jax.vmap(lambda start: kernel.init(jax.random.key(0), target, start), axis_name=CHAINS)
+    climbs = _has_gradient(jax.eval_shape(begun, starts)) and not target.is_discrete.any()
+    return Pathfinder() if climbs else Uniform()
+
+
+def _has_gradient(state) -> bool:
+    """Whether the state, or one that it wraps, knows log density and gradient of all that moves."""
+    if "inner" in state._fields:
+        return _has_gradient(state.inner)
+    return {"log_density", "gradient"} <= set(state._fields)
 
 
 def is_open(kernel) -> bool:

@@ -208,7 +208,7 @@ BUGS = {
     "steps that drift": ("IntegerWalk", integer_walk, "integer_step", drifting),
     "way back forgotten": ("GibbsWithGradients", gibbs_with_gradients, "back_and_forth", lambda *_: 0.0),
     "wrong way back": ("GibbsWithGradients", gibbs_with_gradients, "back_and_forth", own_way_back),
-    "stale densities": ("gibbs", gibbs, "_placed", position_only),
+    "stale densities": ("gibbs", gibbs, "placed", position_only),
 }
 
 
@@ -221,7 +221,7 @@ def test_a_planted_bug_is_found(monkeypatch, bug):
 
 
 def test_stale_densities_of_continuous_blocks_are_found(monkeypatch):
-    monkeypatch.setattr(gibbs, "_placed", position_only)
+    monkeypatch.setattr(gibbs, "placed", position_only)
     assert kernels.surprise(moved_by_blocks()[0]) < 1e-8
 
 

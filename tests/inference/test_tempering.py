@@ -98,7 +98,7 @@ def test_swaps_in_the_wrong_direction_are_found(monkeypatch):
 
 
 def test_swaps_that_leave_densities_behind_are_found(monkeypatch):
-    monkeypatch.setattr(parallel, "_placed", lambda own, point, view: own._replace(position=point.position))
+    monkeypatch.setattr(parallel, "placed", lambda own, point, view: own._replace(position=point.position))
     assert surprise() < 1e-8
 
 
