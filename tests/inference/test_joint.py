@@ -48,7 +48,7 @@ PROGRAMS = {
     "scale": lambda: scale(4) | {"y": jnp.zeros(4)},
     "shares": lambda: shares() | {"counts": jnp.array([5, 3, 2])},
     "regression": lambda: regression(jnp.linspace(-1.0, 1.0, 6)) | {"y": jnp.zeros(6)},
-    "schools": lambda: schools(jnp.array([0.5, 1.0, 2.0])).reparam() | {"y": jnp.zeros(3)},
+    "schools": lambda: (schools(jnp.array([0.5, 1.0, 2.0])) | {"y": jnp.zeros(3)}).reparam(),
     "volatility": lambda: volatility(4) | {"y": jnp.zeros(4)},
 }
 
