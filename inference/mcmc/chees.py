@@ -28,14 +28,13 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ..integrators import Phase, velocity_verlet
+from ..integrators import Phase
 from ..kernel import CHAINS, Kernel
 from ..metrics import Metric
 from ..numerics import finite_or
 from .adaptation.pooled import shared
-from .hmc import HMCInfo
-from .metropolis import GradientState, accept, at_with_gradient
-from .nuts import DIVERGENCE
+from .hmc import HMCInfo, trajectory
+from .metropolis import GradientState, at_with_gradient
 
 FIRST_LENGTH = 1.0  # where the metric is the identity; a standard normal is best explored by some 1.5 to 3
 METRIC_FIRST = 0.3  # of the warm-up goes by before the length is learned
@@ -109,27 +108,10 @@ class ChEES(Kernel):
         key_momentum, key_accept = jax.random.split(key)
         momentum = metric.sample_momentum(key_momentum)
 
-        def leapfrog(_, carry):
-            phase, _ = carry
-            return velocity_verlet(phase, target, metric, step_size)
-
-        start = Phase(state.position, momentum, state.gradient)
-        end, log_density = lax.fori_loop(0, n_steps, leapfrog, (start, state.log_density))
         old = GradientState(state.position, state.log_density, state.gradient)
-        new = GradientState(end.position, finite_or(log_density, -jnp.inf), end.gradient)
-        energy_0 = metric.kinetic_energy(momentum) - old.log_density
-        energy = metric.kinetic_energy(end.momentum) - new.log_density
-        (kept, kept_energy), rate = accept(key_accept, energy_0 - energy, (new, energy), (old, energy_0))
-        slope = part * length * criterion_slope(old.position, end, rate, metric)
-        state = state._replace(**kept._asdict(), turn=state.turn + 1, slope=slope)
-        return state, HMCInfo(
-            lp=kept.log_density,
-            acceptance_rate=rate,
-            step_size=step_size,
-            n_steps=n_steps,
-            energy=kept_energy,
-            diverging=~(energy - energy_0 < DIVERGENCE),  # NaN diverges
-        )
+        kept, info, end = trajectory(key_accept, old, momentum, target, metric, step_size, n_steps)
+        slope = part * length * criterion_slope(old.position, end, info.acceptance_rate, metric)
+        return state._replace(**kept._asdict(), turn=state.turn + 1, slope=slope), info
 
     def learn(self, i, state: ChEESState, info) -> ChEESState:
         """Climb, once there is a metric: under another one the same trajectory has another length."""

@@ -71,25 +71,33 @@ class HMC(Kernel):
         momentum = metric.sample_momentum(key_momentum)
         spread = int(self.jitter * self.num_steps)
         n_steps = self.num_steps + jax.random.randint(key_length, (), -spread, spread + 1, jnp.int32)
+        state, info, _ = trajectory(key_accept, state, momentum, target, metric, step_size, n_steps)
+        return state, info
 
-        def leapfrog(_, carry):
-            phase, _ = carry
-            return velocity_verlet(phase, target, metric, step_size)
 
-        start = Phase(state.position, momentum, state.gradient)
-        end, log_density = lax.fori_loop(0, n_steps, leapfrog, (start, state.log_density))
-        new = GradientState(end.position, finite_or(log_density, -jnp.inf), end.gradient)
-        energy_0 = metric.kinetic_energy(momentum) - state.log_density
-        energy = metric.kinetic_energy(end.momentum) - new.log_density
-        (state, kept), rate = accept(key_accept, energy_0 - energy, (new, energy), (state, energy_0))
-        return state, HMCInfo(
-            lp=state.log_density,
-            acceptance_rate=rate,
-            step_size=step_size,
-            n_steps=n_steps,
-            energy=kept,
-            diverging=~(energy - energy_0 < DIVERGENCE),  # NaN diverges
-        )
+def trajectory(key, state: GradientState, momentum, target, metric, step_size, n_steps):
+    """`n_steps` leapfrog steps from `momentum`, accepted or not: the state, the statistics, and where the trajectory ended
+    (a `Phase`)."""
+
+    def leapfrog(_, carry):
+        phase, _ = carry
+        return velocity_verlet(phase, target, metric, step_size)
+
+    start = Phase(state.position, momentum, state.gradient)
+    end, log_density = lax.fori_loop(0, n_steps, leapfrog, (start, state.log_density))
+    new = GradientState(end.position, finite_or(log_density, -jnp.inf), end.gradient)
+    energy_0 = metric.kinetic_energy(momentum) - state.log_density
+    energy = metric.kinetic_energy(end.momentum) - new.log_density
+    (state, kept), rate = accept(key, energy_0 - energy, (new, energy), (state, energy_0))
+    info = HMCInfo(
+        lp=state.log_density,
+        acceptance_rate=rate,
+        step_size=step_size,
+        n_steps=n_steps,
+        energy=kept,
+        diverging=~(energy - energy_0 < DIVERGENCE),  # NaN diverges
+    )
+    return state, info, end
 
 
 def mala(step_size: jax.Array | float | None = None, metric: Metric | None = None) -> HMC:

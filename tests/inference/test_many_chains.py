@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import inference as inf
-from inference.mcmc import chees, meads
+from inference.mcmc import chees, hmc, meads
 from tests.inference.kernels import DIM, KERNELS, exact, mover, surprise, target
 from tests.inference.targets import COVARIANCE, MEAN, correlated
 
@@ -76,7 +76,7 @@ def test_a_jitter_that_is_not_shared_is_seen(monkeypatch):
 
 
 BUGS = {
-    "ChEES, never rejects": ("ChEES", chees, "accept", lambda key, ratio, new, old: (new, jnp.ones_like(ratio))),
+    "ChEES, never rejects": ("ChEES", hmc, "accept", lambda key, ratio, new, old: (new, jnp.ones_like(ratio))),
     "MEADS, momentum not turned back": ("MEADS", meads, "turned_back", lambda momentum: momentum),
 }
 
