@@ -220,7 +220,7 @@ def test_a_planted_bug_is_found(monkeypatch, bug):
 
 
 def test_stale_densities_of_continuous_blocks_are_found(monkeypatch):
-    """Of continuous ones: kernels of discrete sites evaluate what they compare, whatever they were handed."""
+    """Of continuous ones: DiscreteGibbs and IntegerWalk evaluate what they compare, whatever they were handed."""
     monkeypatch.setattr(gibbs, "placed", position_only)
     assert kernels.surprise(moved_by_blocks()[0]) < 1e-8
 
