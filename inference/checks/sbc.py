@@ -47,11 +47,12 @@ def sbc(
     """
     kernel = NUTS() if kernel is None else kernel
     free = program.without()
+    simulate = jax.jit(lambda key: free.simulate(key).choices)
     addresses = list(program.data)
     found: dict[str, list[int]] = {}
     for i in range(replications):
         key_truth, key_chain = jax.random.split(jax.random.fold_in(key, i))
-        choices = flatten(free.simulate(key_truth).choices)
+        choices = flatten(simulate(key_truth))
         data = ppl.choices.nest({name: choices.pop(name) for name in addresses})
         truth = ppl.choices.nest(choices)
         at = target(free | data)

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..kernel import CHAINS, Kernel
+from ..kernel import Kernel
 from ..placement import Placement, Sharded, default_placement
 from ..store import Store
 from .adaptation.warmup import Adapted, adapted, open_to_learning
 from .initial import Initial, Superchains, Uniform
-from .members import Combination
+from .members import Combination, has_gradient
 from .pathfinder import Pathfinder
+from .programs import state_of
 
 
 def check(kernel, key, chains, draws, warmup, store, until) -> None:
@@ -64,17 +65,8 @@ def begin(kernel: Kernel, target, chains: int, init: Initial | None) -> Initial:
     num = Superchains().num
     if chains >= 4 * num and chains % num == 0:
         return Superchains()
-    starts = jnp.zeros((chains, target.dim))
-    begun = jax.vmap(lambda start: kernel.init(jax.random.key(0), target, start), axis_name=CHAINS)
-    climbs = _has_gradient(jax.eval_shape(begun, starts)) and not target.is_discrete.any()
+    climbs = has_gradient(state_of(kernel, target, chains)) and not target.is_discrete.any()
     return Pathfinder() if climbs else Uniform()
-
-
-def _has_gradient(state) -> bool:
-    """Whether the state, or one that it wraps, knows log density and gradient of all that moves."""
-    if "inner" in state._fields:
-        return _has_gradient(state.inner)
-    return {"log_density", "gradient"} <= set(state._fields)
 
 
 def is_open(kernel) -> bool:

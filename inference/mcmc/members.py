@@ -46,6 +46,7 @@ class Combination(Kernel):
 
 
 def checked(name: str, kernels) -> tuple[Any, ...]:
+    """The kernels given to the combination called `name`; ValueError, with a sentence, for what is none."""
     for kernel in kernels:
         if not isinstance(kernel, Kernel):
             got = f"the class {kernel.__name__}" if isinstance(kernel, type) else type(kernel).__name__
@@ -80,6 +81,7 @@ def each_learns(kernels, i, state: CombinedState) -> CombinedState:
 
 
 def evaluated(target, position, *, gradient: bool) -> State | GradientState:
+    """What is known of a position after one evaluation there."""
     return at_with_gradient(target, position) if gradient else at(target, position)
 
 
@@ -96,7 +98,10 @@ def innermost(state):
 
 
 def has_gradient(state) -> bool:
-    return hasattr(innermost(state), "gradient")
+    """Whether a state, or the one that it wraps, knows log density and gradient of all that moves."""
+    if "inner" in state._fields:
+        return has_gradient(state.inner)
+    return {"log_density", "gradient"} <= set(state._fields)
 
 
 def place_of(state) -> State | GradientState:
@@ -118,6 +123,7 @@ def placed(state, point, target):
 
 
 def replaced(items: tuple, k: int, item) -> tuple:
+    """`items` with `item` as number `k`."""
     return (*items[:k], item, *items[k + 1 :])
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..compiled import compiled
@@ -48,7 +49,7 @@ def programs(kernel, target, init, placement, key, lane) -> Programs:
         return jax.vmap(target.record)(positions)
 
     zero = np.int32(0)
-    state = placement.laid_out(jax.eval_shape(begin, kernel, target, init, key, lane, zero))
+    state = placement.laid_out(state_of(kernel, target, len(lane)))
     rows = jax.ShapeDtypeStruct((length, target.dim), state.position.dtype)
     name = ("mcmc", "advance", placement, length)
     longest = compiled(placement.program(advance), name, kernel, target, state, key, lane, zero, zero)
@@ -58,6 +59,12 @@ def programs(kernel, target, init, placement, key, lane) -> Programs:
         compiled(record, ("mcmc", "record"), target, rows),
         length,
     )
+
+
+def state_of(kernel, target, chains: int):
+    """The shapes of the state of so many chains; wherever they begin, it has the same."""
+    begun = jax.vmap(lambda position: kernel.init(jax.random.key(0), target, position), axis_name=CHAINS)
+    return jax.eval_shape(begun, jax.ShapeDtypeStruct((chains, target.dim), jnp.result_type(float)))
 
 
 class Lanes(NamedTuple):
