@@ -16,6 +16,7 @@ from .mcmc.adaptation.dual_averaging import DualAveraging
 from .mcmc.adaptation.fisher import FisherDense, FisherDiagonal
 from .mcmc.adaptation.low_rank import FisherLowRank
 from .mcmc.adaptation.pooled import Pooled
+from .mcmc.adaptation.stable import UntilStable
 from .mcmc.adaptation.warmup import Schedule, adapted
 from .mcmc.barker import Barker
 from .mcmc.chees import ChEES
@@ -92,6 +93,7 @@ __all__ = [
     "TargetESS",
     "Threads",
     "Uniform",
+    "UntilStable",
     "Vectorized",
     "adapted",
     "cycle",

@@ -53,6 +53,18 @@ class Kernel(eqx.Module):
         """Whether it looks at the other chains, over the axis CHAINS; then all run in one program."""
         return False
 
+    @property
+    def flies(self) -> bool:
+        """Whether a step can be taken apart, so that chains side by side need not wait for each other's longer steps:
+
+            flight = kernel.launch(key, state, target)       # a NamedTuple of arrays, with a boolean `landed`
+            flight = kernel.fly(flight, target)              # until it has landed; each costs one gradient
+            state, info = kernel.land(flight)                # as `step(key, state, target)` has them
+
+        A flight that has landed may be flown on, and lands as it would have.
+        """
+        return False
+
     def check(self, target) -> None:
         """Raise ValueError, with a sentence, for a target that this kernel cannot move on. Called once, at the door."""
         target.refuse_discrete(type(self).__name__)

@@ -35,6 +35,10 @@ class Placement(eqx.Module):
         """From `chunk(kernel, target, state, key, chain, start, num)` for one chain to the same for a lane: the state and
         the number of the chain gain a leading axis."""
 
+    def spread(self, lane: Callable) -> Callable:
+        """The same for a function that advances a lane's chains by itself, not one of them."""
+        return lane
+
     @property
     def together(self) -> bool:
         """Whether all chains run in one program, as kernels that look at the other chains need it."""
@@ -132,23 +136,25 @@ class Sharded(Placement):
         return [list(range(first, first + share))]
 
     def program(self, chunk: Callable) -> Callable:
-        side_by_side = Vectorized().program(chunk)
+        return self.spread(Vectorized().program(chunk))
+
+    def spread(self, lane: Callable) -> Callable:
         mesh = self._mesh()
         rows, same = P(*mesh.axis_names), P()
         apart = jax.shard_map(
-            side_by_side,
+            lane,
             mesh=mesh,
             in_specs=(same, same, rows, same, rows, same, same),
             out_specs=rows,
             check_vma=False,  # a loop's carry begins with zeros, which are the same on all devices
         )
 
-        @functools.wraps(chunk)
-        def lane(kernel, *args):
-            made = side_by_side(kernel, *args) if kernel.together else apart(kernel, *args)
+        @functools.wraps(lane)
+        def shared_out(kernel, *args):
+            made = lane(kernel, *args) if kernel.together else apart(kernel, *args)
             return jax.lax.with_sharding_constraint(made, self._rows())
 
-        return lane
+        return shared_out
 
     def workers(self) -> int:
         return 1

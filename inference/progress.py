@@ -1,7 +1,8 @@
 """Progress: what a long run tells the person who waits.
 
-`run` calls `begin(total, done)`, `update(num, record, first)` after every chunk, and `end()`. `progress=True` shows a bar on
-a terminal and one line at the end anywhere else; `progress=False` shows nothing; any object with the three methods will do.
+`run` calls `begin(total, done)`, `update(num, record, first)` after every chunk, `change(total)` when there is less to do
+than was thought, and `end()`. `progress=True` shows a bar on a terminal and one line at the end anywhere else;
+`progress=False` shows nothing; any object with the four methods will do.
 """
 
 import sys
@@ -21,6 +22,8 @@ class Progress(Protocol):
 
     def update(self, num: int, record, first: int) -> None: ...
 
+    def change(self, total: int) -> None: ...
+
     def end(self) -> None: ...
 
 
@@ -31,6 +34,9 @@ class Silent:
         pass
 
     def update(self, num: int, record, first: int) -> None:
+        pass
+
+    def change(self, total: int) -> None:
         pass
 
     def end(self) -> None:
@@ -61,6 +67,12 @@ class Meter:
                 self.counts[name] = self.counts.get(name, 0) + value
             if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=self.done, detail=self._detail())
+
+    def change(self, total: int) -> None:
+        with self._lock:
+            self.total = total
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, total=total)
 
     def end(self) -> None:
         if self._bar is not None:

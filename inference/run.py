@@ -4,8 +4,8 @@ An algorithm gives `advance(lane, state, start, num) -> (state, record)`, a comp
 loop decides how many steps a chunk has (about a tenth of a second), keeps the records, moves the progress bar, minds the
 budget, and on Ctrl-C stops after the chunks in flight and returns what is done. Nothing inside a compiled program calls
 back to the host. At the borders of chunks, and at the end however it came, a keeper (see `inference.store`) may write
-down where the run stands; at given numbers of steps, at which all lanes wait for each other, a rule (see
-`inference.stopping`) may end the run.
+down where the run stands. A route, given in place of the number of steps, says where all lanes wait for each other, is shown
+the run there, and says how far to go on from there, or why not to.
 
 Several lanes (chains that do not wait for each other) are driven by a pool of threads; the lane that is furthest behind
 goes first, so an interrupted run has lanes of nearly equal length.
@@ -19,7 +19,7 @@ outcome.states, outcome.records, outcome.reason
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -43,6 +43,13 @@ class Keeper(Protocol):
         ...
 
 
+class Goal(NamedTuple):
+    """Where all lanes are to wait for each other."""
+
+    steps: int
+    most: int  # steps that the run will have in all, as far as is known
+
+
 class Outcome(NamedTuple):
     """What a run came to."""
 
@@ -51,7 +58,11 @@ class Outcome(NamedTuple):
     done: list[int]  # steps taken, per lane, with those taken before
     steps: int  # those that count: every lane has them, and where a rule ended the run it looked at no more
     seconds: float
-    reason: str | None  # why it stopped early: "interrupted", "budget", what the rule said, or None
+    reason: str | None  # why it stopped early: "interrupted", "budget", what the route said, or None
+
+
+# Yields goals, the last of them at its `most`; is sent the run so far when all lanes are there; returns why to stop early.
+Route = Generator[Goal, Outcome, str | None]
 
 
 def seconds(budget) -> float:
@@ -71,7 +82,7 @@ def seconds(budget) -> float:
 def run(
     advance: Callable,
     states: Sequence[Any],
-    steps: int,
+    steps: int | Route,
     *,
     start: int = 0,
     most: int = 1000,
@@ -80,10 +91,8 @@ def run(
     budget: float | str | None = None,
     done: Sequence[int] | None = None,
     keeper: Keeper | None = None,
-    marks: Sequence[int] = (),
-    look: Callable[[Outcome], str | None] | None = None,
 ) -> Outcome:
-    """Take steps in every lane until it has `steps` of them.
+    """Take steps in every lane until it has `steps` of them, or has gone a route.
 
     - `advance(lane, state, start, num)` returns the new state and a record: a pytree whose leaves have the steps on axis
       1, after an axis over the lane's members, with at least `num` filled.
@@ -91,28 +100,38 @@ def run(
     - `workers`: how many lanes to drive at a time.
     - `done`: the steps that each lane has taken before, in an earlier part of this run.
     - `keeper`: is given what is done, and at the end what it has not seen yet.
-    - `marks`, `look`: when every lane has taken as many steps as a mark says, `look` is shown the run, and may say why to
-      stop. Marks that were passed before are looked at again: so where a run stops does not depend on interruptions.
+
+    Goals that were passed in an earlier part are shown to a route again: so where it leads does not depend on interruptions.
     """
     drive = _Drive(advance, states, start, most, seconds(budget), Silent() if progress is None else progress, done, keeper)
-    reason, goal = None, steps
-    drive.bar.begin(steps * len(states), sum(min(steps, taken) for taken in drive.done))
+    route = _straight(steps) if isinstance(steps, int) else steps
+    reason, goal = None, next(route)
+    drive.bar.begin(goal.most * len(states), sum(min(goal.most, taken) for taken in drive.done))
     try:
-        for goal in [*(mark for mark in marks if mark < steps), steps]:
-            drive.to(goal, workers)
-            if goal < steps:
-                drive.keep()
-            if drive.stop.is_set() or (goal < steps and look is not None and (reason := look(drive.outcome(goal, None)))):
+        while True:
+            drive.to(goal.steps, workers)
+            if drive.stop.is_set():
                 break
+            if goal.steps < goal.most:
+                drive.keep()
+            most, goal = goal.most, route.send(drive.outcome(goal.steps, None))
+            if goal.most != most:
+                drive.bar.change(goal.most * len(states))
+    except StopIteration as end:
+        reason = end.value
     except KeyboardInterrupt:
         reason = "interrupted"
         drive.halt()
     finally:
         drive.bar.end()
         drive.keep()
-    if reason is None and min(drive.done) < goal:
+    if reason is None and min(drive.done) < goal.most:
         reason = "budget"
-    return drive.outcome(goal, reason)
+    return drive.outcome(goal.steps, reason)
+
+
+def _straight(steps: int) -> Route:
+    yield Goal(steps, steps)
 
 
 class _Drive:

@@ -75,22 +75,25 @@ class Store:
         if not self.every >= 0:
             raise ValueError(f"Store: every must be a number of seconds, 0 or more, got {self.every!r}.")
 
-    def open(self, identity: Mapping[str, str], like, lanes: int, steps: int) -> "Kept":
-        """The store opened for the run that `identity` describes, of `lanes` lanes that are to take `steps` steps; `like`
-        is a pytree (state, record), of which only the structure and the dtypes count."""
+    def open(self, identity: Mapping[str, str], like, lanes: int, warmup: int, draws: int) -> "Kept":
+        """The store opened for the run that `identity` describes, of `lanes` lanes that are to take `warmup` steps, or fewer,
+        and `draws` more; `like` is a pytree (state, record), of which only the structure and the dtypes count."""
         zarr = None if self.zarr is None else Path(self.zarr)
         if zarr is not None:
             library()  # or a sentence, before anything is made
-        return Kept(Path(self.path), self.every, zarr, dict(identity), like, lanes, steps)
+        return Kept(Path(self.path), self.every, zarr, dict(identity), like, lanes, warmup, draws)
 
 
 class Kept:
-    """An opened store: what it holds (`done` steps per lane, `seconds` spent), and, as `run`'s keeper, the writing of more."""
+    """An opened store: what it holds (`done` steps per lane, `seconds` spent, the length of the `warmup` as far as is known),
+    and, as `run`'s keeper, the writing of more."""
 
-    def __init__(self, path: Path, every: float, zarr: Path | None, identity: dict[str, str], like, lanes: int, steps: int):
+    def __init__(
+        self, path: Path, every: float, zarr: Path | None, identity: dict[str, str], like, lanes: int, warmup: int, draws: int
+    ):  # fmt: skip
         self.path, self.every, self.zarr, self.identity = path, every, zarr, identity
         self._state, self._record = like
-        self.done, self.seconds, self._number, self._arrays = [0] * lanes, 0.0, 0, {}
+        self.done, self.seconds, self.warmup, self._number, self._arrays = [0] * lanes, 0.0, warmup, 0, {}
         self._lock, self._open, self._begun, self._failing = None, True, time.monotonic(), False
         self._last, self._pending, self.stream, self._refused = self._begun, 0, None, ""
         unwritable = self._enter()
@@ -99,7 +102,8 @@ class Kept:
                 self._number, header, self._arrays = found
                 _compare(path, header["identity"], identity)
                 self.done, self.seconds = header["done"], header["seconds"]
-            if min(self.done) < steps:
+                self.warmup = header.get("warmup", warmup)
+            if min(self.done) < self.warmup + draws:
                 if unwritable is not None:
                     raise _unwritable(path, unwritable)
                 self._prepare()
@@ -137,10 +141,17 @@ class Kept:
             for lane in range(len(self.done))
         ]
 
-    def whole(self, records: list[list[Any]]) -> list[list[Any]]:
-        """`records`, those not written, after those that were."""
-        old = zip(*(parts for *_, parts in self._records()), strict=True) if self._number else [()] * len(records)
-        return [[x for x in before if x is not None] + new for before, new in zip(old, records, strict=True)]
+    def whole(self, records: list[list[Any]], steps: int) -> list[list[Any]]:
+        """`records`, those not written, after those that were; the first `steps` steps are there, and perhaps more."""
+        parts, taken = [[] for _ in records], [0] * len(records)
+        for *_, held in self._records() if self._number else ():
+            if min(taken) >= steps:
+                return parts
+            for lane, record in enumerate(held):
+                if record is not None:
+                    parts[lane].append(record)
+                    taken[lane] += jax.tree.leaves(record)[0].shape[1]
+        return [before + new for before, new in zip(parts, records, strict=True)]
 
     def _records(self, after: int = 0) -> Iterator[tuple[Path, int, list[Any]]]:
         """The files of draws after number `after`: file, number, and a record for every lane, or None."""
@@ -228,8 +239,8 @@ class Kept:
 
     def _header(self, done) -> np.ndarray:
         seconds = self.seconds + time.monotonic() - self._begun
-        text = {"schema": SCHEMA, "version": VERSION, "identity": self.identity, "done": list(done), "seconds": seconds}
-        return np.array(json.dumps(text))
+        run = {"done": list(done), "seconds": seconds, "warmup": self.warmup}
+        return np.array(json.dumps({"schema": SCHEMA, "version": VERSION, "identity": self.identity, **run}))
 
     def _complain(self, error: OSError) -> None:
         """Once per trouble, not at every attempt."""

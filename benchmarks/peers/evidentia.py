@@ -5,7 +5,7 @@ import time
 import jax
 
 import inference as inf
-from benchmarks.peers.measure import CHAINS, DRAWS, WARMUP, Run
+from benchmarks.peers.measure import CHAINS, DRAWS, Run
 from tests.reference.models import program
 
 
@@ -20,12 +20,11 @@ def run(name: str, seed: int) -> Run:
             key=jax.random.key(seed),
             chains=CHAINS,
             draws=DRAWS,
-            warmup=WARMUP,
             progress=False,
         )
         return posterior, time.perf_counter() - start
 
     _, whole = sample()
     posterior, again = sample()
-    gradients = posterior.stats["n_steps"].sum() + posterior.warmup_stats["n_steps"].sum()
-    return Run(whole, again, int(gradients), posterior.draws)
+    gradients = posterior.provenance["gradients"] + posterior.provenance["gradients_to_start"]
+    return Run(whole, again, gradients, posterior.draws)

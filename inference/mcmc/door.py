@@ -13,6 +13,7 @@ import numpy as np
 from ..kernel import Kernel
 from ..placement import Placement, Sharded, default_placement
 from ..store import Store
+from .adaptation.stable import UntilStable
 from .adaptation.warmup import Adapted, adapted, open_to_learning
 from .initial import Initial, Superchains, Uniform
 from .members import Combination, has_gradient
@@ -26,9 +27,12 @@ def check(kernel, key, chains, draws, warmup, store, until) -> None:
         raise ValueError(f"mcmc: the kernel is the class {kernel.__name__}; make one: {kernel.__name__}().")
     if not isinstance(kernel, Kernel):
         raise ValueError(f"mcmc: expected a kernel such as NUTS() as second argument, got {type(kernel).__name__}.")
-    for name, value, least in (("chains", chains, 1), ("draws", draws, 1), ("warmup", warmup, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+    for name, value, least in (("chains", chains, 1), ("draws", draws, 1)):
+        if not _counts(value, least):
             raise ValueError(f"mcmc: {name} must be a whole number of at least {least}, got {value!r}.")
+    if not isinstance(warmup, UntilStable) and not _counts(warmup, 0):
+        got = warmup.__name__ if isinstance(warmup, type) else repr(warmup)
+        raise ValueError(f"mcmc: warmup must be a whole number of at least 0, or UntilStable(...), got {got}.")
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError("mcmc: key must be one typed key, for example jax.random.key(0).")
     if not (store is None or isinstance(store, Store)):
@@ -43,6 +47,10 @@ def check(kernel, key, chains, draws, warmup, store, until) -> None:
             f"mcmc: warmup=0 leaves the {' and '.join(settings).replace('_', ' ')} of {name} unlearned; give them, "
             f"{name}({given}), or allow a warm-up."
         )
+
+
+def _counts(value, least: int) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | np.integer) and value >= least
 
 
 def place(kernel: Kernel, placement: Placement | None) -> Placement:

@@ -19,7 +19,7 @@ from ..kernel import CHAINS
 from ..store import plain
 
 
-def opened(store, kernel, target, init, placement, key, lanes, warmup: int, draws: int):
+def opened(store, kernel, target, init, placement, key, lanes, rule, warmup: int, draws: int):
     """A context with the store opened for this run; with None where there is no store.
 
     Raises:
@@ -32,7 +32,7 @@ def opened(store, kernel, target, init, placement, key, lanes, warmup: int, draw
     identity = {
         "key": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
         "number of chains": str(sum(map(len, lanes))),
-        "length of warm-up": str(warmup),
+        "length of warm-up": str(rule),
         "precision": str(position.dtype),
         "placement": f"{type(placement).__name__}, {len(lanes)} lanes",
         "JAX": f"{jax.__version__} on {jax.devices()[0].device_kind}",
@@ -42,7 +42,7 @@ def opened(store, kernel, target, init, placement, key, lanes, warmup: int, draw
         "kernel": values(kernel),
         "kernel's code": digest(move.lower().as_text(), str(jax.tree.structure(state))),
     }
-    return store.open(identity, like, len(lanes), warmup + draws)
+    return store.open(identity, like, len(lanes), warmup, draws)
 
 
 def _density(target) -> str:

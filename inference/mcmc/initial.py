@@ -10,13 +10,21 @@ inf.mcmc(..., init=inf.Superchains(16), chains=1024)   # 16 first positions for 
 
 import abc
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..metrics import Metric
+from ..metrics import LowRank
+
+
+class Start(NamedTuple):
+    """Where a chain begins: `position` (dim,), a guess of the `metric` where there is one, and what they cost."""
+
+    position: jax.Array
+    metric: LowRank | None = None
+    gradients: jax.Array | int = 0
 
 
 class Initial(eqx.Module):
@@ -26,9 +34,9 @@ class Initial(eqx.Module):
     def position(self, key, target) -> jax.Array:
         """A flat unconstrained position (dim,)."""
 
-    def begin(self, key, target) -> tuple[jax.Array, Metric | None]:
-        """The position, and a guess of the metric (a `LowRank`) where there is one."""
-        return self.position(key, target), None
+    def begin(self, key, target) -> Start:
+        """The position, with what else is known of it."""
+        return Start(self.position(key, target))
 
     def group(self, chain):
         """Chains of the same number begin at the same position."""

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..numerics import finite_or, select
-from .initial import Initial, Uniform
+from .initial import Initial, Start, Uniform
 from .lbfgs import Factor, Inverse, Pairs, inverse, remember
 
 ENOUGH = 1e-4  # the share of the promised rise that a step must keep (Armijo)
@@ -70,14 +70,14 @@ class Pathfinder(Initial):
                 raise ValueError(f"Pathfinder: {name} must be at least 1, got {getattr(self, name)}.")
 
     def position(self, key, target):
-        return self.begin(key, target)[0]
+        return self.begin(key, target).position
 
     def begin(self, key, target):
         paths = jax.vmap(lambda k: self._path(k, target))(jax.random.split(key, self.paths))
-        best = jax.tree.map(lambda x: x[jnp.argmax(paths.elbo)], paths)
-        return best.draw, best.factor.metric()
+        best = jax.tree.map(lambda x: x[jnp.argmax(paths.best.elbo)], paths.best)
+        return Start(best.draw, best.factor.metric(), jnp.sum(paths.num))
 
-    def _path(self, key, target) -> Best:
+    def _path(self, key, target) -> Climb:
         key_start, key_draws = jax.random.split(key)
         position = self.start.position(key_start, target)
         zeros = jnp.zeros((self.history, *position.shape), position.dtype)
@@ -94,7 +94,7 @@ class Pathfinder(Initial):
             num=jnp.int32(0),
             done=jnp.bool_(False),
         )
-        return lax.while_loop(lambda c: ~c.done, lambda c: self._climb(c, key_draws, target), climb).best
+        return lax.while_loop(lambda c: ~c.done, lambda c: self._climb(c, key_draws, target), climb)
 
     def _climb(self, climb: Climb, key, target) -> Climb:
         """Try one step; the first, of no length, evaluates the start. The only place where the gradient is taken."""

@@ -14,16 +14,20 @@ import numpy as np
 from ..compiled import compiled
 from ..kernel import CHAINS, UNEVALUATED
 from .chain import buffer_length, chunk
+from .lanes import side_by_side
 
+MANY = 256  # chains in one program that do not wait for each other; fewer are done sooner in step
 ATTEMPTS = 100  # first positions tried per chain
 
 
 class Programs(NamedTuple):
     """What is compiled: `begin(kernel, target, init, key, chains, attempt)`, `advance(kernel, target, state, key, chains,
-    start, num)` and `record(target, positions)`, the last for `length` rows."""
+    start, num)`, `sample` like it for steps after the warm-up, or None, and `record(target, positions)`, the last for `length`
+    rows."""
 
     begin: Any
     advance: Any
+    sample: Any
     record: Any
     length: int
 
@@ -36,14 +40,17 @@ def programs(kernel, target, init, placement, key, lane) -> Programs:
         def one(chain):
             chain_key = jax.random.fold_in(jax.random.fold_in(key, chain), -1 - attempt)  # steps count from 0 upward
             start_key = jax.random.fold_in(jax.random.fold_in(key, init.group(chain)), -1 - attempt)
-            position, guess = init.begin(start_key, target)
-            state = kernel.init(chain_key, target, position)
-            return state if guess is None else kernel.assume(state, guess)
+            start = init.begin(start_key, target)
+            state = kernel.init(chain_key, target, start.position)
+            return state if start.metric is None else kernel.assume(state, start.metric), start.gradients
 
         return jax.vmap(one, axis_name=CHAINS)(lane)
 
     def advance(kernel, target, state, key, chain, start, num):
         return chunk(kernel, target, state, key, chain, start, num, length=length)
+
+    def sample(kernel, target, state, key, chains, start, num):
+        return side_by_side(kernel, target, state, key, chains, start, num, length=length)
 
     def record(target, positions):
         return jax.vmap(target.record)(positions)
@@ -53,9 +60,14 @@ def programs(kernel, target, init, placement, key, lane) -> Programs:
     rows = jax.ShapeDtypeStruct((length, target.dim), state.position.dtype)
     name = ("mcmc", "advance", placement, length)
     longest = compiled(placement.program(advance), name, kernel, target, state, key, lane, zero, zero)
+    apart = None
+    if kernel.flies and len(lane) >= MANY:
+        name = ("mcmc", "sample", placement, length)
+        apart = compiled(placement.spread(sample), name, kernel, target, state, key, lane, zero, zero)
     return Programs(
         compiled(begin, ("mcmc", "begin"), kernel, target, init, key, lane, zero),
         longest,
+        apart,
         compiled(record, ("mcmc", "record"), target, rows),
         length,
     )
@@ -76,21 +88,36 @@ class Lanes(NamedTuple):
     init: Any
     key: Any
     chains: list[Any]  # the numbers of each lane's chains
+    warmup: int  # the length of the warm-up, as far as is known
 
     def step(self, lane: int, state, start, num):
         """Take `num` steps, the first of them number `start`: the lane's state, and (positions, info)."""
-        return self.programs.advance(self.kernel, self.target, state, self.key, self.chains[lane], start, num)
+        before = min(max(self.warmup + 1 - int(start), 0), int(num))  # steps of the warm-up
+        sample = self.programs.sample or self.programs.advance
+        if self.programs.sample is not None and 0 < before < num:
+            state, early = self.step(lane, state, start, np.int32(before))
+            state, late = self.step(lane, state, np.int32(start + before), np.int32(num - before))
+            join = partial(_joined, before, int(num))
+            return state, jax.tree.map(join, early, late)
+        program = self.programs.advance if before else sample
+        return program(self.kernel, self.target, state, self.key, self.chains[lane], start, num)
 
-    def first(self, lane: int):
+    def first(self):
+        """The states of all lanes at first positions, and how many gradients it took to find them."""
+        states, gradients = zip(*(self._first(lane) for lane in range(len(self.chains))), strict=True)
+        return list(states), sum(gradients)
+
+    def _first(self, lane: int):
         """The lane's state at first positions of finite density: evaluated, and drawn anew where it is not finite."""
-        state, (positions, info) = self._evaluated(lane, 0)
+        state, (positions, info), gradients = self._evaluated(lane, 0)
         for attempt in range(1, ATTEMPTS + 1):
             found = np.asarray(info.lp[:, 0]) > 0.5 * UNEVALUATED
             if found.all():
-                return state
+                return state, gradients
             if attempt < ATTEMPTS:
-                keep = (state, (positions, info))
-                state, (positions, info) = jax.tree.map(partial(_pick, found), keep, self._evaluated(lane, attempt))
+                *new, more = self._evaluated(lane, attempt)
+                state, (positions, info) = jax.tree.map(partial(_pick, found), (state, (positions, info)), tuple(new))
+                gradients += more
         bad = int(np.argmin(found))
         raise ValueError(
             f"mcmc: no first position found for chain {self.chains[lane][bad]} in {ATTEMPTS} tries: "
@@ -98,9 +125,15 @@ class Lanes(NamedTuple):
         )
 
     def _evaluated(self, lane: int, attempt: int):
-        """Step 0, which evaluates the first position."""
-        begun = self.programs.begin(self.kernel, self.target, self.init, self.key, self.chains[lane], np.int32(attempt))
-        return self.step(lane, begun, np.int32(0), np.int32(1))
+        """Step 0, which evaluates the first position: state, record, and the gradients that it took to find the position."""
+        begin = self.programs.begin
+        begun, gradients = begin(self.kernel, self.target, self.init, self.key, self.chains[lane], np.int32(attempt))
+        return *self.step(lane, begun, np.int32(0), np.int32(1)), int(np.sum(gradients))
+
+
+def _joined(before: int, num: int, early, late):
+    """`num` rows, the first `before` of them from `early`."""
+    return np.concatenate([np.asarray(early)[:, :before], np.asarray(late)[:, : num - before]], axis=1)
 
 
 def _pick(found, old, new):

@@ -35,8 +35,8 @@ class Result(NamedTuple):
                 groups["posterior"], groups["sample_stats"],
                 groups.get("warmup_sample_stats", {}), groups.get("warmup_posterior", {}),
             )  # fmt: skip
-        records = outcome.records if self.kept is None else self.kept.whole(outcome.records)
-        positions, info = _joined(records, outcome.steps)
+        records = outcome.records if self.kept is None else self.kept.whole(outcome.records, outcome.steps)
+        positions, info = joined(records, outcome.steps)
         draws, stats = named(self.programs, self.target, positions[:, self.warmup :]), info._asdict()
         before = named(self.programs, self.target, positions[:, : self.warmup]) if self.keep_warmup and self.warmup else {}
         warmup_stats = {name: x[:, : self.warmup] for name, x in stats.items()} if self.warmup else {}
@@ -58,13 +58,16 @@ class Result(NamedTuple):
         )
 
 
-def _joined(records, steps: int):
+def joined(records, steps: int):
     """Positions (chain, step, dim) and statistics (chain, step) of all lanes."""
     lanes = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :steps], *parts) for parts in records]
     return jax.tree.map(lambda *parts: np.concatenate(parts, axis=0), *lanes)
 
 
-def provenance(posterior, *, key, kernel, init, placement, draws, warmup, stopped, seconds, compile_seconds) -> dict[str, Any]:
+def provenance(
+    posterior, *, key, kernel, init, placement, draws, warmup, stopped, seconds, compile_seconds,
+    gradients_to_start,
+) -> dict[str, Any]:  # fmt: skip
     """Where a posterior came from, in plain values."""
     try:
         ours = version("evidentia")
@@ -83,6 +86,7 @@ def provenance(posterior, *, key, kernel, init, placement, draws, warmup, stoppe
         "placement": repr(placement),
         "dtype": str(posterior.stats["lp"].dtype),
         "gradients": sum(int(np.sum(x)) for x in gradients) if gradients else None,
+        "gradients_to_start": gradients_to_start,
         "compile_seconds": compile_seconds,
         "sampling_seconds": seconds,
         "stopped": stopped,

@@ -8,7 +8,6 @@ print(posterior.summary())
 
 import dataclasses
 import time
-from functools import partial
 from typing import Any
 
 import jax
@@ -21,15 +20,17 @@ from ..placement import Placement
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
 from ..run import run, seconds
-from ..stopping import Rule, looks
+from ..stopping import Rule
 from ..store import Store
+from .adaptation.stable import UntilStable
 from .door import begin, place, ready
 from .door import check as checked
 from .identity import opened
 from .initial import Initial
 from .minibatch import Minibatches
-from .programs import Lanes, named, programs
-from .result import Result, provenance, warn
+from .plan import Plan
+from .programs import Lanes, programs
+from .result import provenance, warn
 
 
 def mcmc(
@@ -39,7 +40,7 @@ def mcmc(
     key: jax.Array,
     chains: int = 4,
     draws: int = 1000,
-    warmup: int = 1000,
+    warmup: int | UntilStable = UntilStable(),  # noqa: B008
     init: Initial | None = None,
     placement: Placement | None = None,
     progress: bool | Progress = True,
@@ -54,11 +55,12 @@ def mcmc(
     - `program`: a conditioned program, or a `ppl.Target`.
     - `kernel`: how to move, for example `NUTS()`; step size and metric that it leaves open are learned in warm-up.
     - `key`: a typed key. The same key gives the same draws on every placement, up to rounding.
-    - `chains`, `draws` per chain, `warmup` steps per chain.
+    - `chains`, `draws` per chain.
+    - `warmup`: steps per chain. By default `UntilStable()`: at most 1000, fewer where the chains agree earlier.
     - `init`: where chains begin: by default `Pathfinder()`, for kernels without gradients `Uniform()`, for many chains
       `Superchains()`; `At({...})` says it by value.
     - `placement`: `Threads()` (default on CPUs), `Vectorized()` (default on accelerators) or `Sharded()` (several devices).
-    - `progress`: True, False, or an object with begin, update and end (see `inference.progress`).
+    - `progress`: True, False, or an object with begin, update, change and end (see `inference.progress`).
     - `budget`: seconds of sampling, or text such as "60s": stop then, and return what is done.
     - `until`: a rule that stops the run when its draws are good enough, for example `TargetESS(1000)`; `draws` is then the
       most that are made. Why a run stopped is `posterior.provenance["stopped"]`.
@@ -78,47 +80,44 @@ def mcmc(
     target = program if isinstance(program, Minibatches) else ppl.as_target(program)
     checked(kernel, key, chains, draws, warmup, store, until)
     kernel.check(target)
+    most = warmup.most if isinstance(warmup, UntilStable) else warmup
     placement = place(kernel, placement)
-    kernel = ready(kernel, warmup)
+    kernel = ready(kernel, most)
     init = begin(kernel, target, chains, init)
     numbers = [np.array(lane, np.int32) for lane in placement.lanes(chains)]
-    with opened(store, kernel, target, init, placement, key, numbers, warmup, draws) as kept:
-        lanes = Lanes(programs(kernel, target, init, placement, key, numbers[0]), kernel, target, init, key, numbers)
-        result = Result(lanes.programs, target, warmup, keep_warmup, kept)
-        lanes.programs.advance.wait()
+    with opened(store, kernel, target, init, placement, key, numbers, warmup, most, draws) as kept:
+        made = programs(kernel, target, init, placement, key, numbers[0])
+        lanes = Lanes(made, kernel, target, init, key, numbers, most)
+        plan = Plan(lanes, warmup, draws, until, placement, kept, keep_warmup)
+        made.advance.wait()
         compile_seconds = time.monotonic() - began
-        if kept is not None:
-            kept.stream_to(warmup, keep_warmup, partial(named, lanes.programs, target))
+        states, spent = (kept.states(), None) if kept and kept.done[0] else lanes.first()
         outcome = run(
-            lanes.step,
-            kept and kept.states() or [lanes.first(lane) for lane in range(len(numbers))],
-            warmup + draws,
+            plan.step,
+            states,
+            plan.route(),
             start=1,  # step 0 evaluated the first position
-            most=lanes.programs.length,
+            most=made.length,
             workers=placement.workers(),
-            progress=_progress(progress, chains, warmup),
+            progress=_progress(progress, chains, plan),
             budget=limit,
             done=kept and kept.done,
             keeper=kept,
-            marks=[] if until is None else [warmup + num for num in looks(draws)],
-            look=lambda outcome: None if until is None else until.reached(result.posterior(outcome)),
         )
-        posterior = result.posterior(outcome)
-    groups = ("draws", "stats", "warmup_stats", "warmup_draws")
-    posterior = dataclasses.replace(posterior, **placement.gather({name: getattr(posterior, name) for name in groups}))
-    made = provenance(
-        posterior, key=key, kernel=kernel, init=init, placement=placement, draws=draws, warmup=warmup, stopped=outcome.reason,
-        seconds=outcome.seconds + (kept.seconds if kept else 0.0), compile_seconds=compile_seconds,
-    )  # fmt: skip
-    posterior = dataclasses.replace(posterior, provenance=made)
+        posterior = plan.posterior(outcome)
+    posterior = dataclasses.replace(posterior, provenance=provenance(
+        posterior, key=key, kernel=kernel, init=init, placement=placement, draws=draws, warmup=plan.warmup,
+        stopped=outcome.reason, seconds=outcome.seconds + (kept.seconds if kept else 0.0), compile_seconds=compile_seconds,
+        gradients_to_start=spent,
+    ))  # fmt: skip
     if check:
         warn(posterior, outcome, draws, store)
     return posterior
 
 
-def _progress(progress, chains: int, warmup: int) -> Progress:
+def _progress(progress, chains: int, plan: Plan) -> Progress:
     if progress is True:
-        return Meter(f"{chains} chains", count=partial(_divergences, warmup))
+        return Meter(f"{chains} chains", count=lambda record, first: _divergences(plan.warmup, record, first))
     return Silent() if progress is False or progress is None else progress
 
 

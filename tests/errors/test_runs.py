@@ -14,7 +14,7 @@ SENTENCES = {
     "no chains": "mcmc: chains must be a whole number of at least 1, got 0.",
     "no draws": "mcmc: draws must be a whole number of at least 1, got 0.",
     "half a draw": "mcmc: draws must be a whole number of at least 1, got 10.5.",
-    "less than no warm-up": "mcmc: warmup must be a whole number of at least 0, got -1.",
+    "less than no warm-up": "mcmc: warmup must be a whole number of at least 0, or UntilStable(...), got -1.",
     "no warm-up": (
         "mcmc: warmup=0 leaves the step size and metric of NUTS unlearned; give them, "
         "NUTS(step_size=..., metric=...), or allow a warm-up."

@@ -214,7 +214,8 @@ import inference as inf
 import jax.numpy as jnp
 from tests.inference.targets import correlated
 kernel = inf.RandomWalk(0.5, inf.Diagonal(jnp.ones(3)))
-run = dict(key=jax.random.key(0), chains=16, draws=10, warmup=5, progress=False, check=False)
+stable = inf.UntilStable(300, rhat=99.0, ess=0.0)  # each process has to see the chains of the other
+run = dict(key=jax.random.key(0), chains=16, draws=10, warmup=stable, progress=False, check=False)
 posterior = inf.mcmc(correlated(), kernel, placement=inf.Sharded(), **run)
 if process >= 0:
     try:
@@ -248,7 +249,7 @@ def test_two_processes_make_the_run_of_one(tmp_path):
         _, said = worker.communicate(timeout=120)
         assert worker.returncode == 0, said
     alone, *others = (np.load(path) for path in paths.values())
-    assert alone["x"].shape == (16, 10, 3)
+    assert alone["x"].shape == (16, 10, 3) and alone["before"].shape == (16, 237)
     for other in others:
         for name in alone:
             np.testing.assert_allclose(other[name], alone[name], rtol=1e-5, err_msg=name)

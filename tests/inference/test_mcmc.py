@@ -68,6 +68,9 @@ class Interrupt:
             _thread.interrupt_main()
         self.done += num
 
+    def change(self, total):
+        pass
+
     def end(self):
         pass
 

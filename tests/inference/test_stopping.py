@@ -1,6 +1,7 @@
 """Runs that stop when they are good enough: where they stop follows from the draws alone, and the reason is said."""
 
 import re
+import time
 import warnings
 
 import arviz_stats
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 import inference as inf
-from inference.progress import Meter
-from inference.run import run
+from inference.progress import Meter, Silent
+from inference.run import Goal, run
 from inference.stopping import looks
 from tests.errors.bad_runs import mcmc as never
 from tests.inference.targets import SIGMA, Y, schools
@@ -142,18 +143,38 @@ def test_sentences(make, sentence):
 
 
 @pytest.mark.parametrize("done", [[0, 0, 0], [55, 20, 130], [400, 400, 400]])
-def test_the_loop_looks_at_every_mark_in_order(done):
-    """Also at those that were passed before; no lane passes a mark before it was looked at."""
-    seen = []
+def test_the_loop_goes_to_every_goal_in_order(done):
+    """Also to those that were passed before; no lane passes a goal before the route was shown it."""
+    seen, totals = [], []
 
-    def look(outcome):
-        seen.append((outcome.steps, min(outcome.done) >= outcome.steps, max(outcome.done)))
-        return "enough" if outcome.steps == 120 else None
+    def route():
+        for steps, most in ((30, 1000), (60, 1000), (120, 500), (240, 500)):
+            outcome = yield Goal(steps, most)
+            seen.append((outcome.steps, min(outcome.done) >= outcome.steps, max(outcome.done)))
+            if outcome.steps == 120:
+                return "enough"
 
-    outcome = run(count, list(done), 1000, most=50, done=done, marks=[30, 60, 120, 240], look=look)
+    class Bar(Silent):
+        def begin(self, total, done):
+            totals.append(total)
+
+        change = totals.append
+
+    outcome = run(count, list(done), route(), most=50, done=done, progress=Bar())
     assert [steps for steps, *_ in seen] == [30, 60, 120] and all(level for _, level, _ in seen)
     assert all(most <= max(steps, *done) for steps, _, most in seen)
     assert outcome.reason == "enough" and outcome.steps == 120 and outcome.done == [max(120, n) for n in done]
+    assert totals == [3000, 1500]
+
+
+def test_a_budget_that_ends_at_a_goal_is_told():
+    def route():
+        yield Goal(16, 10**9)
+        time.sleep(0.2)
+        yield Goal(10**9, 10**9)
+
+    outcome = run(count, [0], route(), most=50, budget=0.1)
+    assert outcome.reason == "budget" and outcome.done == [16]
 
 
 def test_the_meter_counts_what_was_done_before(capsys):

@@ -75,6 +75,9 @@ class Slow:
         print("left", self.left, flush=True)
         time.sleep(self.nap)
 
+    def change(self, total):
+        pass
+
     def end(self):
         pass
 

@@ -38,7 +38,7 @@ MOST_SPARED = 0.75  # share of the rejections that curvature may spare: from a t
 class Schedule(eqx.Module):
     """How the draws of a warm-up are shared out: fractions of its length, and window sizes in draws."""
 
-    early: float = 0.3
+    early: float = 0.1
     final: float = 0.15
     early_window: int = 10
     window: int = 80
@@ -79,6 +79,10 @@ class Adapted(Kernel):
     def together(self) -> bool:
         return self.kernel.together
 
+    @property
+    def flies(self) -> bool:
+        return self.kernel.flies  # when nothing more is to be learned: see `settled`
+
     def check(self, target) -> None:
         self.kernel.check(target)
 
@@ -102,10 +106,10 @@ class Adapted(Kernel):
         return state._replace(estimate=state.estimate._replace(metric=metric))
 
     def step(self, key, state: AdaptedState, target):
-        inner, info = self._settled(state).step(key, state.inner, target)
+        inner, info = self.settled(state).step(key, state.inner, target)
         return state._replace(inner=inner), info
 
-    def _settled(self, state: AdaptedState) -> Kernel:
+    def settled(self, state: AdaptedState) -> Kernel:
         """The kernel, with what has been learned for it so far."""
         learned = {"step_size": state.step_size, "metric": state.estimate.metric}
         learned = shared(learned) if self.together else learned
@@ -121,7 +125,7 @@ class Adapted(Kernel):
 
     def _learn(self, i, state: AdaptedState, info) -> AdaptedState:
         early, last = self.schedule.borders(self.warmup)
-        state = state._replace(inner=self._settled(state).learn(i, state.inner, info))
+        state = state._replace(inner=self.settled(state).learn(i, state.inner, info))
         if "metric" in self._open():
             state = self._learn_metric(i, state, early, last)
         if "step_size" in self._open():
