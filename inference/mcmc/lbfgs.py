@@ -54,6 +54,12 @@ class Factor(NamedTuple):
     basis: jax.Array
     low: jax.Array
 
+    @staticmethod
+    def of_identity(like, rank: int) -> "Factor":
+        """That of the identity, for vectors as `like`; of so high a rank, or the dimension."""
+        rank = min(rank, like.size)
+        return Factor(jnp.ones_like(like), jnp.eye(like.size, rank, dtype=like.dtype), jnp.eye(rank, dtype=like.dtype))
+
     def __matmul__(self, normal):
         part = normal @ self.basis
         return self.scale * (normal + self.basis @ (self.low @ part - part))

@@ -73,13 +73,16 @@ class Pathfinder(Initial):
         return self.begin(key, target).position
 
     def begin(self, key, target):
-        paths = jax.vmap(lambda k: self._path(k, target))(jax.random.split(key, self.paths))
+        # one by one: side by side they would wait for the longest, and compile for twice as long
+        paths = lax.map(lambda k: self._path(k, target), jax.random.split(key, self.paths))
         best = jax.tree.map(lambda x: x[jnp.argmax(paths.best.elbo)], paths.best)
         return Start(best.draw, best.factor.metric(), jnp.sum(paths.num))
 
     def _path(self, key, target) -> Climb:
         key_start, key_draws = jax.random.split(key)
         position = self.start.position(key_start, target)
+        # the same for all approximations of a path: so their ELBOs differ by what sets them apart, not by chance
+        normals = jax.random.normal(key_draws, (self.draws + 1, *position.shape), position.dtype)
         zeros = jnp.zeros((self.history, *position.shape), position.dtype)
         pairs = Pairs(zeros, zeros, jnp.ones_like(position))
         lowest = jnp.asarray(-jnp.inf, position.dtype)
@@ -90,13 +93,13 @@ class Pathfinder(Initial):
             direction=jnp.zeros_like(position),
             size=jnp.ones((), position.dtype),
             pairs=pairs,
-            best=Best(position, lowest, inverse(pairs).factor()),
+            best=Best(position, lowest, Factor.of_identity(position, 2 * self.history)),
             num=jnp.int32(0),
             done=jnp.bool_(False),
         )
-        return lax.while_loop(lambda c: ~c.done, lambda c: self._climb(c, key_draws, target), climb)
+        return lax.while_loop(lambda c: ~c.done, lambda c: self._climb(c, normals, target), climb)
 
-    def _climb(self, climb: Climb, key, target) -> Climb:
+    def _climb(self, climb: Climb, normals, target) -> Climb:
         """Try one step; the first, of no length, evaluates the start. The only place where the gradient is taken."""
         first = climb.num == 0
         step = climb.size * climb.direction
@@ -110,7 +113,7 @@ class Pathfinder(Initial):
         inverse_hessian = inverse(pairs)
         newton = inverse_hessian @ gradient
         direction = jnp.where(first, gradient / jnp.maximum(jnp.linalg.norm(gradient), 1.0), newton)
-        best = self._approximate(jax.random.fold_in(key, climb.num), target, position + newton, inverse_hessian)
+        best = _approximate(normals, target, position + newton, inverse_hessian)
         moved = Climb(
             position, log_density, gradient, direction, jnp.ones_like(climb.size), pairs, best, climb.num, climb.done
         )
@@ -121,11 +124,11 @@ class Pathfinder(Initial):
         lost = (first & ~finite) | (new.size < SMALLEST)
         return new._replace(num=climb.num + 1, done=still | lost | (climb.num >= self.steps))
 
-    def _approximate(self, key, target, mean, covariance: Inverse) -> Best:
-        """A normal approximation: a draw, and its ELBO: mean log density of other draws plus entropy."""
-        factor = covariance.factor()
-        normals = jax.random.normal(key, (self.draws + 1, *mean.shape), mean.dtype)
-        moves = jax.vmap(lambda normal: jnp.where(target.is_discrete, 0.0, factor @ normal))(normals)
-        log_densities = jax.vmap(target.log_density)(mean + moves[1:])
-        elbo = jnp.mean(log_densities) + 0.5 * factor.log_determinant()
-        return Best(mean + moves[0], finite_or(elbo, -jnp.inf), factor)
+
+def _approximate(normals, target, mean, covariance: Inverse) -> Best:
+    """A normal approximation: a draw, and its ELBO: mean log density of other draws plus entropy."""
+    factor = covariance.factor()
+    moves = jax.vmap(lambda normal: jnp.where(target.is_discrete, 0.0, factor @ normal))(normals)
+    log_densities = jax.vmap(target.log_density)(mean + moves[1:])
+    elbo = jnp.mean(log_densities) + 0.5 * factor.log_determinant()
+    return Best(mean + moves[0], finite_or(elbo, -jnp.inf), factor)

@@ -44,7 +44,9 @@ def programs(kernel, target, init, placement, key, lane) -> Programs:
             state = kernel.init(chain_key, target, start.position)
             return state if start.metric is None else kernel.assume(state, start.metric), start.gradients
 
-        return jax.vmap(one, axis_name=CHAINS)(lane)
+        if len(lane) > 1 or kernel.together:
+            return jax.vmap(one, axis_name=CHAINS)(lane)
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], one(lane[0]))  # a program without vmap compiles in less time
 
     def advance(kernel, target, state, key, chain, start, num):
         return chunk(kernel, target, state, key, chain, start, num, length=length)

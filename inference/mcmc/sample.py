@@ -15,6 +15,7 @@ import numpy as np
 
 import ppl
 
+from ..findings import array_stats
 from ..kernel import Kernel
 from ..placement import Placement
 from ..posterior import Posterior
@@ -89,6 +90,7 @@ def mcmc(
         made = programs(kernel, target, init, placement, key, numbers[0])
         lanes = Lanes(made, kernel, target, init, key, numbers, most)
         plan = Plan(lanes, warmup, draws, until, placement, kept, keep_warmup)
+        array_stats()  # to be imported while the compiler works
         made.advance.wait()
         compile_seconds = time.monotonic() - began
         states, spent = (kept.states(), None) if kept and kept.done[0] else lanes.first()
