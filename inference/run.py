@@ -87,6 +87,7 @@ def run(
     start: int = 0,
     most: int = 1000,
     workers: int = 1,
+    pace: float = CHUNK_SECONDS,
     progress: Progress | None = None,
     budget: float | str | None = None,
     done: Sequence[int] | None = None,
@@ -97,13 +98,14 @@ def run(
     - `advance(lane, state, start, num)` returns the new state and a record: a pytree whose leaves have the steps on axis
       1, after an axis over the lane's members, with at least `num` filled.
     - `states`: the state of each lane. `start`: the number of the first step. `most`: the longest chunk.
-    - `workers`: how many lanes to drive at a time.
+    - `workers`: how many lanes to drive at a time. `pace`: how many seconds a chunk should take.
     - `done`: the steps that each lane has taken before, in an earlier part of this run.
     - `keeper`: is given what is done, and at the end what it has not seen yet.
 
     Goals that were passed in an earlier part are shown to a route again: so where it leads does not depend on interruptions.
     """
-    drive = _Drive(advance, states, start, most, seconds(budget), Silent() if progress is None else progress, done, keeper)
+    bar = Silent() if progress is None else progress
+    drive = _Drive(advance, states, start, most, pace, seconds(budget), bar, done, keeper)
     route = _straight(steps) if isinstance(steps, int) else steps
     reason, goal = None, next(route)
     drive.bar.begin(goal.most * len(states), sum(min(goal.most, taken) for taken in drive.done))
@@ -137,8 +139,9 @@ def _straight(steps: int) -> Route:
 class _Drive:
     """The lanes of a run, and the threads that drive them."""
 
-    def __init__(self, advance, states, start: int, most: int, limit: float, bar: Progress, done, keeper: Keeper | None):
-        self.advance, self.start, self.most, self.limit, self.bar, self.keeper = advance, start, most, limit, bar, keeper
+    def __init__(self, advance, states, start: int, most: int, pace: float, limit: float, bar: Progress, done, keeper):
+        self.advance, self.start, self.most, self.pace = advance, start, most, pace
+        self.limit, self.bar, self.keeper = limit, bar, keeper
         self.states, self.records, self.rates = list(states), [[] for _ in states], [0.0] * len(states)
         self.done = [0] * len(self.states) if done is None else list(done)
         self.waiting, self.lock, self.stop = set(range(len(self.states))), threading.Lock(), threading.Event()
@@ -190,7 +193,7 @@ class _Drive:
             lane = min(behind, key=lambda lane: (self.done[lane], lane))
             self.waiting.discard(lane)
         rate = self.rates[lane]
-        return lane, min(goal - self.done[lane], self.most, max(1, int(CHUNK_SECONDS * rate)) if rate else 16)
+        return lane, min(goal - self.done[lane], self.most, max(1, int(self.pace * rate)) if rate else 16)
 
     def _chunk(self, lane: int, num: int) -> None:
         tick, first = time.monotonic(), self.done[lane]

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..compiled import compiled
 from ..kernel import CHAINS, UNEVALUATED
+from ..run import CHUNK_SECONDS
 from .chain import buffer_length, chunk
 from .lanes import side_by_side
 
@@ -30,6 +31,11 @@ class Programs(NamedTuple):
     sample: Any
     record: Any
     length: int
+
+    @property
+    def pace(self) -> float:
+        """Seconds that a chunk should take: longer where chains wait for each other at its end alone."""
+        return CHUNK_SECONDS if self.sample is None else 5 * CHUNK_SECONDS
 
 
 def programs(kernel, target, init, placement, key, lane) -> Programs:
@@ -62,12 +68,13 @@ def programs(kernel, target, init, placement, key, lane) -> Programs:
     rows = jax.ShapeDtypeStruct((length, target.dim), state.position.dtype)
     name = ("mcmc", "advance", placement, length)
     longest = compiled(placement.program(advance), name, kernel, target, state, key, lane, zero, zero)
+    begun = compiled(begin, ("mcmc", "begin"), kernel, target, init, key, lane, zero)
     apart = None
     if kernel.flies and len(lane) >= MANY:
         name = ("mcmc", "sample", placement, length)
         apart = compiled(placement.spread(sample), name, kernel, target, state, key, lane, zero, zero)
     return Programs(
-        compiled(begin, ("mcmc", "begin"), kernel, target, init, key, lane, zero),
+        begun,
         longest,
         apart,
         compiled(record, ("mcmc", "record"), target, rows),

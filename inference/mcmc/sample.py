@@ -101,6 +101,7 @@ def mcmc(
             start=1,  # step 0 evaluated the first position
             most=made.length,
             workers=placement.workers(),
+            pace=made.pace,
             progress=_progress(progress, chains, plan),
             budget=limit,
             done=kept and kept.done,
