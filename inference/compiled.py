@@ -17,9 +17,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-# XLA's newer way to generate code for CPUs takes twice as long for programs such as ours, which then run no faster. (JAX 0.10:
-# 4.5 s to compile a run of NUTS with it, 2.6 s without.) Versions of XLA that have no such option compile as fast anyway.
-OPTIONS = {"xla_cpu_use_fusion_emitters": False}
+# On CPUs. XLA's newer way to generate code takes twice as long for programs such as ours, its highest level of optimisation
+# a tenth more; the programs then run no faster. (JAX 0.10, a run of NUTS: 4.5 s to compile it, 2.2 s with these.)
+OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
 
 _programs: OrderedDict[Any, Future] = OrderedDict()
 _MOST = 64
@@ -46,7 +46,8 @@ def compiled(fn, name, *args):
             return fn(*jax.tree.unflatten(structure, [next(given) if c is None else c for c in constants]))
 
         lowered = jax.jit(flat).lower(_arrays(leaves))
-        program = _in_background(lambda: _optimised(lowered))
+        options = OPTIONS if jax.default_backend() == "cpu" else {}
+        program = _in_background(lambda: _optimised(lowered, options))
         if key is not None:
             _programs[key] = program
             while len(_programs) > _MOST:
@@ -59,13 +60,15 @@ def compiled(fn, name, *args):
     return call
 
 
-def _optimised(lowered):
+def _optimised(lowered, options):
+    """Compiled with those of the options that this version of XLA knows."""
     try:
-        return lowered.compile(compiler_options=OPTIONS)
+        return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
-        if "No such compile option" not in str(error):
+        known = {name: value for name, value in options.items() if f"No such compile option: '{name}'" not in str(error)}
+        if len(known) == len(options):
             raise
-        return lowered.compile()
+        return _optimised(lowered, known)
 
 
 def _arrays(leaves) -> list:
