@@ -37,6 +37,9 @@ def test_what_the_chains_have_to_agree_in():
     assert reached(x + apart * (np.arange(400) < 200)[None, :, None])  # early on they may be anywhere
     assert not reached(np.cumsum(x, axis=1))  # few effective draws, and drifting
     assert not reached(np.repeat(x[:, :40], 10, axis=1), rule=UntilStable(rhat=9.0))  # few effective draws
+    slow = np.repeat(random.normal(size=(4, 1000, 3)), 6, axis=1)
+    assert not reached(slow)  # 2000 effective draws, and a sixth of all
+    assert reached(slow[:, ::3])
     assert not reached(x, diverging=random.uniform(size=(4, 400)) < 0.03)
     assert reached(x, diverging=np.arange(400) < 100)  # early on they may diverge
     still = x * np.array([1, 0, 1])

@@ -7,7 +7,8 @@ inf.mcmc(program, inf.NUTS(), key=key, warmup=1000)                   # 1000
 ```
 
 The chains begin in different places, so where the second halves of their warm-ups agree, in the log density and in every
-coordinate, they have forgotten where they began; and where these hold enough effective draws, the metric is learned. (Zhang,
+coordinate, they have forgotten where they began; and where these hold enough effective draws, the metric is learned. Where few of the draws
+are effective, whatever their number, learning goes on. (Zhang,
 Gillespie, Bales and Vehtari, "Speed up population Bayesian inference by combining cross-chain warmup and within-chain
 parallelization", 2020, whose rule looks at the log density alone.)
 """
@@ -22,6 +23,7 @@ from ...findings import array_stats, spaced
 
 FIRST, GROWTH = 200, 1.25  # steps before the first look, and from look to look
 FINAL = 0.15  # the share of a warm-up that is left when it was found stable: there the step size is polished
+SHARE = 0.25  # at least so many of the draws looked at are effective
 DIVERGING = 0.01  # at most so many of the transitions looked at
 MOST = 50  # coordinates looked at; of more, evenly spaced ones
 CHAINS = 64  # chains looked at; of more, the first
@@ -32,7 +34,7 @@ class UntilStable:
     """Warm up until the chains agree, for `most` steps at most: `mcmc(..., warmup=UntilStable(2000))`.
 
     - `rhat`: they agree where R-hat of the second half of the warm-up so far is at most this.
-    - `ess`: and it holds at least so many effective draws, of all chains together.
+    - `ess`: and it holds at least so many effective draws, of all chains together, and at least a quarter of its draws.
 
     All chains end their warm-up at the same step. One chain alone has none to agree with, and takes `most` steps. Placements
     differ by rounding, which after some hundred steps can show: the step may be another one there.
@@ -73,7 +75,6 @@ class UntilStable:
 
     def _agrees(self, x) -> bool:
         stats = array_stats()
-        return (
-            stats.rhat(x, chain_axis=0, draw_axis=1) <= self.rhat
-            and stats.ess(x, chain_axis=0, draw_axis=1, method="bulk") >= self.ess
-        )
+        return stats.rhat(x, chain_axis=0, draw_axis=1) <= self.rhat and stats.ess(
+            x, chain_axis=0, draw_axis=1, method="bulk"
+        ) >= max(self.ess, SHARE * x.size)
