@@ -7,10 +7,10 @@ inf.mcmc(program, inf.NUTS(), key=key, warmup=1000)                   # 1000
 ```
 
 The chains begin in different places, so where the second halves of their warm-ups agree, in the log density and in every
-coordinate, they have forgotten where they began; and where these hold enough effective draws, the metric is learned. Where few of the draws
-are effective, whatever their number, learning goes on. (Zhang,
-Gillespie, Bales and Vehtari, "Speed up population Bayesian inference by combining cross-chain warmup and within-chain
-parallelization", 2020, whose rule looks at the log density alone.)
+coordinate, they have forgotten where they began; and where these hold enough effective draws, the metric is learned. Where few
+of the draws are effective, whatever their number, learning goes on. (Zhang, Gillespie, Bales and Vehtari, "Speed up population
+Bayesian inference by combining cross-chain warmup and within-chain parallelization", 2020, whose rule looks at the log density
+alone.)
 """
 
 from collections.abc import Iterator
