@@ -61,7 +61,8 @@ def main() -> None:
     if args.write:
         crossed = sum(record["load"] > CROSSED for record in records)
         beside = f"Before {crossed} of them other work held over {CROSSED} cores." if crossed else "No other work beside them."
-        note = f"{len(records)} runs: {args.rounds} rounds, in alternating order. {beside}"
+        turns = "Peers take turns, but a run that was kept is not repeated, so some may have run at another time of the day."
+        note = f"{len(records)} runs: {args.rounds} rounds. {turns} {beside}"
         used = machine(sorted({"jax", *(PEERS[peer].library for peer in peers)}))
         write("nuts", "The default sampler against its peers", NOTE, f"{note} {used}", *tables)
 

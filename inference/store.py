@@ -174,11 +174,17 @@ class Kept:
 
     # -- the stream ----------------------------------------------------------------------------------------------------
 
-    def stream_to(self, warmup: int, keep_warmup: bool, named: Callable) -> None:
+    def end_warmup(self, length: int) -> None:
+        """The warm-up has this length; no lane has taken more steps yet."""
+        self.warmup = length
+        if self.stream is not None:
+            self.stream.warmup = length
+
+    def stream_to(self, keep_warmup: bool, named: Callable) -> None:
         """Bring the stream to where the files are, and from now on fold into it what is written; see `Stream`."""
         if self.zarr is None:
             return
-        self.stream = Stream(self.zarr, self.identity, len(self.done), warmup, keep_warmup, named)
+        self.stream = Stream(self.zarr, self.identity, len(self.done), self.warmup, keep_warmup, named)
         file = numbered(self.path, "draws").get(self.stream.seen)
         if self.stream.seen and (self.stream.seen > self._number or file is None or file.name != self.stream.file):
             self.stream.restart()  # the files that it has seen are gone

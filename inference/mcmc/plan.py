@@ -28,6 +28,8 @@ class Plan:
     ):  # fmt: skip
         self.lanes, self.placement, self.kept, self.keep_warmup = lanes, placement, kept, keep_warmup
         self._stable, self._draws, self._until = warmup, draws, until
+        if kept is not None:
+            kept.stream_to(keep_warmup, partial(named, lanes.programs, lanes.target))
 
     @property
     def warmup(self) -> int:
@@ -48,8 +50,6 @@ class Plan:
                 if self._stable.reached(*self._recorded(outcome)):
                     self._end_warmup(length)
                     break
-        if self.kept is not None:
-            self.kept.stream_to(self.warmup, self.keep_warmup, partial(named, self.lanes.programs, self.lanes.target))
         if self._until is not None:
             for num in looks(self._draws):
                 outcome = yield Goal(self.warmup + num, self.most)
@@ -61,7 +61,7 @@ class Plan:
     def _end_warmup(self, length: int) -> None:
         self.lanes = self.lanes._replace(kernel=ready(self.lanes.kernel, length), warmup=length)
         if self.kept is not None:
-            self.kept.warmup = length
+            self.kept.end_warmup(length)
 
     def posterior(self, outcome: Outcome) -> Posterior:
         """What the run has come to, for all chains wherever they run. Without provenance."""

@@ -1,5 +1,6 @@
 """The warm-up that ends when the chains agree: what they have to agree in, and that a resumed run ends it at the same step."""
 
+import shutil
 from typing import NamedTuple
 
 import jax
@@ -115,9 +116,12 @@ def test_a_finished_run_is_only_read_and_a_longer_one_extends_it(tmp_path, monke
 
 def test_a_stream_knows_where_the_draws_begin(tmp_path):
     pytest.importorskip("zarr")
-    streamed, whole = sampled(store=Store(tmp_path / "run", zarr=tmp_path / "x.zarr")), sampled()
+    whole, store = sampled(), Store(tmp_path / "run", every=0, zarr=tmp_path / "x.zarr")
+    for streamed in (sampled(store=store, draws=200), sampled(store=store)):  # the second is told by the store
+        assert streamed.warmup_stats["lp"].shape == (4, whole.provenance["warmup"])
     np.testing.assert_array_equal(streamed["x"], whole["x"])
-    assert streamed.warmup_stats["lp"].shape == (4, whole.provenance["warmup"])
+    shutil.rmtree(tmp_path / "x.zarr")  # made again
+    np.testing.assert_array_equal(sampled(store=store)["x"], whole["x"])
 
 
 @pytest.mark.parametrize(
