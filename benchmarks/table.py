@@ -17,12 +17,12 @@ OURS, BASE = "evidentia", "numpyro"
 CONVERGED = 1.05  # R-hat; above it, effective samples say little
 LONG_RUN = 30.0  # seconds; the difference of two runs longer than this says nothing about the time to compile
 
-NOTE = f"""Every run is a process of its own: defaults, 4 chains x (1000 + 1000), float64; Evidentia's warm-up ends when its chains
-agree, after at most 1000 steps. Gradients count those of its search for first positions too. ESS: effective samples of the worst
-published parameter, bulk or tail, whichever are fewer; per second of warm-up and sampling with nothing to compile, and per
-1000 gradients of both. Medians over rounds. In brackets: R-hat above 1.01. A peer counts as the best only where its R-hat is
-at most {CONVERGED}; where NumPyro's is not, its ratio is not in the means. nutpie's density is called back from Python, so its
-seconds do not count; "at Stan's pace" gives it the seconds that Stan needs for as many gradients of the same density."""
+NOTE = f"""Every run is a process of its own: defaults, 4 chains x (1000 + 1000), float64; Evidentia's warm-up ends when its
+chains agree, after at most 1000 steps. ESS: effective samples of the worst published parameter, bulk or tail, whichever are
+fewer; per second of warm-up and sampling with nothing to compile, and per 1000 gradients of both and of the search for first
+positions. Medians over rounds. In brackets: R-hat above 1.01. A peer counts as the best only where its R-hat is at most
+{CONVERGED}; where NumPyro's is not, its ratio is not in the means. nutpie's density is called back from Python, so its seconds
+do not count; "at Stan's pace" gives it the seconds that Stan needs for as many gradients of the same density."""
 
 Measure = Callable[[dict], float | None]
 
