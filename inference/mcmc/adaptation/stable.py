@@ -23,7 +23,7 @@ from ...findings import array_stats, spaced
 
 FIRST, GROWTH = 200, 1.25  # steps before the first look, and from look to look
 FINAL = 0.15  # the share of a warm-up that is left when it was found stable: there the step size is polished
-SHARE = 0.25  # at least so many of the draws looked at are effective
+SHARE = 1 / 3  # at least so many of the draws looked at are effective
 DIVERGING = 0.01  # at most so many of the transitions looked at
 MOST = 50  # coordinates looked at; of more, evenly spaced ones
 CHAINS = 64  # chains looked at; of more, the first
@@ -34,7 +34,7 @@ class UntilStable:
     """Warm up until the chains agree, for `most` steps at most: `mcmc(..., warmup=UntilStable(2000))`.
 
     - `rhat`: they agree where R-hat of the second half of the warm-up so far is at most this.
-    - `ess`: and it holds at least so many effective draws, of all chains together, and at least a quarter of its draws.
+    - `ess`: and it holds at least so many effective draws, of all chains together, and at least a third of its draws.
 
     All chains end their warm-up at the same step. One chain alone has none to agree with, and takes `most` steps. Placements
     differ by rounding, which after some hundred steps can show: the step may be another one there.
