@@ -214,7 +214,7 @@ import inference as inf
 import jax.numpy as jnp
 from tests.inference.targets import correlated
 kernel = inf.RandomWalk(0.5, inf.Diagonal(jnp.ones(3)))
-stable = inf.UntilStable(300, rhat=99.0, ess=0.0)  # each process has to see the chains of the other
+stable = inf.UntilStable(300, rhat=99.0, ess=0.0, share=0.0)  # each process has to see the chains of the other
 run = dict(key=jax.random.key(0), chains=16, draws=10, warmup=stable, progress=False, check=False)
 posterior = inf.mcmc(correlated(), kernel, placement=inf.Sharded(), **run)
 if process >= 0:

@@ -23,7 +23,6 @@ from ...findings import array_stats, spaced
 
 FIRST, GROWTH = 200, 1.25  # steps before the first look, and from look to look
 FINAL = 0.15  # the share of a warm-up that is left when it was found stable: there the step size is polished
-SHARE = 1 / 3  # at least so many of the draws looked at are effective
 DIVERGING = 0.01  # at most so many of the transitions looked at
 MOST = 50  # coordinates looked at; of more, evenly spaced ones
 CHAINS = 64  # chains looked at; of more, the first
@@ -34,18 +33,20 @@ class UntilStable:
     """Warm up until the chains agree, for `most` steps at most: `mcmc(..., warmup=UntilStable(2000))`.
 
     - `rhat`: they agree where R-hat of the second half of the warm-up so far is at most this.
-    - `ess`: and it holds at least so many effective draws, of all chains together, and at least a third of its draws.
+    - `ess`: and it holds at least so many effective draws, of all chains together,
+    - `share`: and they are at least so large a share of its draws.
 
     All chains end their warm-up at the same step. One chain alone has none to agree with, and takes `most` steps. Placements
     differ by rounding, which after some hundred steps can show: the step may be another one there.
 
     Raises:
-        ValueError: for `most` that is no positive whole number, an R-hat of at most 1, or a negative `ess`.
+        ValueError: for `most` that is no positive whole number, an R-hat of at most 1, a negative `ess`, or a `share` outside [0, 1].
     """
 
     most: int = 1000
     rhat: float = 1.03
     ess: float = 200.0
+    share: float = 1 / 3
 
     def __post_init__(self):
         if isinstance(self.most, bool) or not isinstance(self.most, int | np.integer) or self.most < 1:
@@ -54,6 +55,8 @@ class UntilStable:
             raise ValueError(f"UntilStable: rhat must be above 1, for example 1.03, got {self.rhat!r}.")
         if not self.ess >= 0:
             raise ValueError(f"UntilStable: ess must be a number of draws, 0 or more, got {self.ess!r}.")
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"UntilStable: share must lie between 0 and 1, got {self.share!r}.")
 
     def looks(self) -> Iterator[tuple[int, int]]:
         """The steps at which to look, each with the length of a warm-up that is found stable there."""
@@ -77,4 +80,4 @@ class UntilStable:
         stats = array_stats()
         return stats.rhat(x, chain_axis=0, draw_axis=1) <= self.rhat and stats.ess(
             x, chain_axis=0, draw_axis=1, method="bulk"
-        ) >= max(self.ess, SHARE * x.size)
+        ) >= max(self.ess, self.share * x.size)
