@@ -40,7 +40,8 @@ class UntilStable:
     differ by rounding, which after some hundred steps can show: the step may be another one there.
 
     Raises:
-        ValueError: for `most` that is no positive whole number, an R-hat of at most 1, a negative `ess`, or a `share` outside [0, 1].
+        ValueError: for `most` that is no positive whole number, an R-hat of at most 1, a negative `ess`, or a `share` that is
+            not between 0 and 1.
     """
 
     most: int = 1000
