@@ -50,7 +50,7 @@ def check(kernel, key, chains, draws, warmup, store, until) -> None:
 
 
 def _counts(value, least: int) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | np.integer) and value >= least
+    return not isinstance(value, bool) and isinstance(value, int | np.integer) and bool(value >= least)
 
 
 def place(kernel: Kernel, placement: Placement | None) -> Placement:

@@ -79,6 +79,6 @@ class UntilStable:
 
     def _agrees(self, x) -> bool:
         stats = array_stats()
-        return stats.rhat(x, chain_axis=0, draw_axis=1) <= self.rhat and stats.ess(
-            x, chain_axis=0, draw_axis=1, method="bulk"
-        ) >= max(self.ess, self.share * x.size)
+        effective = stats.ess(x, chain_axis=0, draw_axis=1, method="bulk")
+        agree = stats.rhat(x, chain_axis=0, draw_axis=1) <= self.rhat
+        return bool(agree and effective >= max(self.ess, self.share * x.size))
