@@ -93,7 +93,8 @@ def mcmc(
         array_stats()  # to be imported while the compiler works
         made.advance.wait()
         compile_seconds = time.monotonic() - began
-        states, spent = (kept.states(), None) if kept and kept.done[0] else lanes.first()
+        saved = None if kept is None else kept.states()
+        states, spent = lanes.first() if saved is None else (saved, None)
         outcome = run(
             plan.step,
             states,

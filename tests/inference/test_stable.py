@@ -1,6 +1,7 @@
 """The warm-up that ends when the chains agree: what they have to agree in, and that a resumed run ends it at the same step."""
 
 import shutil
+import time
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import inference as inf
 from inference import store as files
 from inference.mcmc.adaptation.stable import UntilStable
 from inference.mcmc.adaptation.warmup import Schedule
+from inference.mcmc.programs import Lanes
 from tests.inference.targets import COVARIANCE, MEAN, correlated
 from tests.inference.test_store import Store, same
 
@@ -104,6 +106,24 @@ def test_a_run_that_was_broken_off_ends_its_warm_up_at_the_same_step(tmp_path, m
     whole = sampled()
     same(sampled(store=Store(tmp_path, every=0)), whole)
     assert whole.provenance["warmup"] < 400
+
+
+def test_a_run_whose_first_chain_had_not_begun(tmp_path, monkeypatch):
+    save = files.Kept.save
+
+    def breaking(self, states, records, done):
+        if done[0] == 0 and done[1] > 0:
+            save(self, states, records, done)
+            raise Enough
+
+    def late(lane, step=Lanes.step):
+        return lambda self, at, *args: (time.sleep(0.5 * (at == lane)), step(self, at, *args))[1]
+
+    with monkeypatch.context() as patch, pytest.raises(Enough):
+        patch.setattr(Lanes, "step", late(0))
+        patch.setattr(files.Kept, "save", breaking)
+        sampled(store=Store(tmp_path, every=0))
+    same(sampled(store=Store(tmp_path)), sampled())
 
 
 def test_a_finished_run_is_only_read_and_a_longer_one_extends_it(tmp_path, monkeypatch):
