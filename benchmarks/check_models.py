@@ -13,6 +13,8 @@ import numpy as np
 
 PLACES = 6
 TOLERANCE = 1e-7  # relative to the largest change of the log density between the places
+SOLVED = 1e-5  # where the programs solve differential equations, each to a tolerance of its own
+EQUATIONS = ("hudson_lynx_hare-lotka_volterra", "one_comp_mm_elim_abs-one_comp_mm_elim_abs")
 
 
 def places(name: str):
@@ -77,7 +79,8 @@ def main() -> None:
         if args.stan:
             found["Stan"] = difference(ours, stan_density(name, choices))
         print(name, *(f"{who} {d:.1e}" for who, d in found.items()), sep=" | ", flush=True)
-        differing += [f"{who}'s {name}" for who, d in found.items() if not d < TOLERANCE]
+        limit = SOLVED if name in EQUATIONS else TOLERANCE
+        differing += [f"{who}'s {name}" for who, d in found.items() if not d < limit]
     if differing:
         raise SystemExit(f"Other densities than those of the reference programs: {', '.join(differing)}.")
 

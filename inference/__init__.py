@@ -8,16 +8,13 @@ print(posterior.summary())
 ```
 """
 
+from . import metrics
 from .diagnostics import SamplingWarning
 from .kernel import Kernel
+from .mcmc import adaptation
 from .mcmc.adaptation.centring import learn_centering
-from .mcmc.adaptation.covariance import Covariance
-from .mcmc.adaptation.dual_averaging import DualAveraging
-from .mcmc.adaptation.fisher import FisherDense, FisherDiagonal
-from .mcmc.adaptation.low_rank import FisherLowRank
-from .mcmc.adaptation.pooled import Pooled
 from .mcmc.adaptation.stable import UntilStable
-from .mcmc.adaptation.warmup import Schedule, adapted
+from .mcmc.adaptation.warmup import adapted
 from .mcmc.barker import Barker
 from .mcmc.chees import ChEES
 from .mcmc.combine import cycle, mixture, repeat
@@ -47,7 +44,6 @@ from .mcmc.sghmc import SGHMC
 from .mcmc.sgld import SGLD
 from .mcmc.slice import Slice
 from .mcmc.tempering import tempered
-from .metrics import Dense, Diagonal, LowRank, Metric
 from .placement import Sharded, Threads, Vectorized
 from .posterior import Posterior
 from .stopping import TargetESS
@@ -64,28 +60,17 @@ __all__ = [
     "At",
     "Barker",
     "ChEES",
-    "Covariance",
-    "Dense",
-    "Diagonal",
     "DiscreteGibbs",
-    "DualAveraging",
     "EllipticalSlice",
-    "FisherDense",
-    "FisherDiagonal",
-    "FisherLowRank",
     "GibbsWithGradients",
     "Independence",
     "IntegerWalk",
     "Kernel",
     "LatentSlice",
-    "LowRank",
-    "Metric",
-    "Pooled",
     "Pathfinder",
     "Posterior",
     "RandomWalk",
     "SamplingWarning",
-    "Schedule",
     "Sharded",
     "Slice",
     "Store",
@@ -95,6 +80,7 @@ __all__ = [
     "Uniform",
     "UntilStable",
     "Vectorized",
+    "adaptation",
     "adapted",
     "cycle",
     "delayed_acceptance",
@@ -104,6 +90,7 @@ __all__ = [
     "learn_centering",
     "mala",
     "mcmc",
+    "metrics",
     "minibatches",
     "mixture",
     "parallel_tempering",

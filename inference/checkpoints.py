@@ -7,13 +7,17 @@ file's name are damaged. Arrays only, no pickle: nothing in a file is executed w
 ```python
 put(directory, "draws", 7, {"x": np.arange(3)})
 read(numbered(directory, "draws")[7])["x"]
+put(directory, "checkpoint", 7, {"header": header(done=[100]), "state": state})
+number, found, arrays = latest(directory)           # found["done"] == [100]
 ```
 """
 
+import json
 import os
 import re
+import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -21,8 +25,11 @@ from typing import Any
 
 import numpy as np
 
+from .diagnostics import SamplingWarning
+
 NAME = re.compile(r"(draws|checkpoint)-(\d{6,})-([0-9a-f]{8})\.npz")
 PARTIAL = ".partial"
+SCHEMA, VERSION = "evidentia.run", 1
 
 
 def put(path: Path, kind: str, number: int, arrays: dict[str, Any]) -> None:
@@ -87,3 +94,51 @@ def remove(path: Path, kind: str, unwanted: Callable[[int], bool]) -> None:
     for number, file in numbered(path, kind).items():
         if unwanted(number):
             file.unlink(missing_ok=True)
+
+
+def header(**standing) -> np.ndarray:
+    """Where a run stands (plain values), as the array `header` of a checkpoint."""
+    return np.array(json.dumps({"schema": SCHEMA, "version": VERSION, **standing}))
+
+
+def latest(path: Path):
+    """Number, header and arrays of the newest checkpoint that is whole, as are all draws before it; None: none was made."""
+    checkpoints, damage = numbered(path, "checkpoint"), []
+    for number in sorted(checkpoints, reverse=True):
+        try:
+            arrays = read(checkpoints[number])
+            found = json.loads(str(arrays.pop("header")))
+            for file in draws(path, number):
+                verify(file)
+        except (ValueError, OSError) as error:
+            damage.append(str(error))
+            continue
+        if found["version"] > VERSION:
+            raise ValueError(
+                f"store: {path} was written by a newer version (schema {found['version']}; this one reads up to {VERSION}). "
+                "Update evidentia."
+            )
+        if damage:
+            warnings.warn(
+                f"store: {damage[0]}. The run continues from the checkpoint before it, of {min(found['done'])} steps per "
+                "chain; what came after is made anew.",
+                SamplingWarning,
+                stacklevel=6,
+            )
+        return number, found, arrays
+    if damage or numbered(path, "draws").keys() - {1}:  # draws 1 alone: killed before the first checkpoint
+        why = damage[0] if damage else f"{path} has draws, but its checkpoints are missing"
+        raise ValueError(
+            f"store: {why}, and no checkpoint before it can be used. Restore the files from a copy, or delete {path} to "
+            "begin anew."
+        )
+    return None
+
+
+def draws(path: Path, number: int) -> Iterator[Path]:
+    """The files of draws up to a number, in order. Raises ValueError where one is missing."""
+    files = numbered(path, "draws")
+    for n in range(1, number + 1):
+        if n not in files:
+            raise ValueError(f"{path}/draws-{n:06d}-*.npz is missing")
+        yield files[n]

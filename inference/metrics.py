@@ -23,6 +23,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+__all__ = ["Dense", "Diagonal", "LowRank", "Metric"]
+
 
 class Metric(eqx.Module):
     """The contract. All vectors are (dim,)."""

@@ -16,7 +16,6 @@ The draws are written first, and a file appears whole or not at all (see `checkp
 draws up to it do, and a kill at any moment leaves the one before.
 """
 
-import json
 import os
 import time
 import warnings
@@ -27,11 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from .checkpoints import NAME, PARTIAL, numbered, probe, put, read, remove, verify
+from .checkpoints import NAME, PARTIAL, draws, header, latest, numbered, probe, put, read, remove
 from .diagnostics import SamplingWarning
+from .frozen import frozen, joined, part, thawed
 from .stream import Stream, library
 
 try:
@@ -39,7 +37,6 @@ try:
 except ImportError:  # not on Windows: there nobody looks whether another process writes
     fcntl = None
 
-SCHEMA, VERSION = "evidentia.run", 1
 LOCK = ".lock"
 PENDING = 1 << 24  # bytes of draws that are written before `every` seconds have passed, so that memory stays bounded
 
@@ -98,11 +95,11 @@ class Kept:
         self._last, self._pending, self.stream, self._refused = self._begun, 0, None, ""
         unwritable = self._enter()
         try:
-            if found := _latest(path):
-                self._number, header, self._arrays = found
-                _compare(path, header["identity"], identity)
-                self.done, self.seconds = header["done"], header["seconds"]
-                self.warmup = header.get("warmup", warmup)
+            if found := latest(path):
+                self._number, held, self._arrays = found
+                _compare(path, held["identity"], identity)
+                self.done, self.seconds = held["done"], held["seconds"]
+                self.warmup = held.get("warmup", warmup)
             if min(self.done) < self.warmup + draws:
                 if unwritable is not None:
                     raise _unwritable(path, unwritable)
@@ -134,12 +131,8 @@ class Kept:
         self._begun = time.monotonic()
         if self._number == 0:
             return None
-        leaves, structure = jax.tree.flatten(self._state)
         saved, self._arrays = self._arrays, {}
-        return [
-            jax.tree.unflatten(structure, [_thawed(saved, f"{lane}/{i}", x.dtype) for i, x in enumerate(leaves)])
-            for lane in range(len(self.done))
-        ]
+        return thawed(saved, self._state, len(self.done))
 
     def whole(self, records: list[list[Any]], steps: int) -> list[list[Any]]:
         """`records`, those not written, after those that were; the first `steps` steps are there, and perhaps more."""
@@ -155,17 +148,11 @@ class Kept:
 
     def _records(self, after: int = 0) -> Iterator[tuple[Path, int, list[Any]]]:
         """The files of draws after number `after`: file, number, and a record for every lane, or None."""
-        leaves, structure = jax.tree.flatten(self._record)
-
-        def record(arrays, lane: int):
-            if f"{lane}/0" in arrays:
-                return jax.tree.unflatten(structure, [arrays[f"{lane}/{i}"] for i in range(len(leaves))])
-
         try:
-            for number, file in enumerate(_draws(self.path, self._number), 1):
+            for number, file in enumerate(draws(self.path, self._number), 1):
                 if number > after:
                     arrays = read(file)
-                    yield file, number, [record(arrays, lane) for lane in range(len(self.done))]
+                    yield file, number, [part(arrays, self._record, lane) for lane in range(len(self.done))]
         except (ValueError, OSError) as error:
             raise ValueError(
                 f"store: {error}, though it was whole when the run began. Restore the file from a copy and run the same line "
@@ -228,8 +215,8 @@ class Kept:
         try:
             if self._failing:
                 self._discard()
-            put(self.path, "draws", number, _recorded(records))
-            put(self.path, "checkpoint", number, {"header": self._header(done), **_frozen(states)})
+            put(self.path, "draws", number, joined(records))
+            put(self.path, "checkpoint", number, {"header": header(**self._standing(done)), **frozen(states)})
         except OSError as error:
             self._complain(error)
             with suppress(OSError):
@@ -243,10 +230,9 @@ class Kept:
             self._follow()
         self._last, self._pending = time.monotonic(), 0
 
-    def _header(self, done) -> np.ndarray:
+    def _standing(self, done) -> dict[str, Any]:
         seconds = self.seconds + time.monotonic() - self._begun
-        run = {"done": list(done), "seconds": seconds, "warmup": self.warmup}
-        return np.array(json.dumps({"schema": SCHEMA, "version": VERSION, "identity": self.identity, **run}))
+        return {"identity": self.identity, "done": list(done), "seconds": seconds, "warmup": self.warmup}
 
     def _complain(self, error: OSError) -> None:
         """Once per trouble, not at every attempt."""
@@ -301,52 +287,6 @@ class Kept:
         (self.path / PARTIAL).unlink(missing_ok=True)
 
 
-# -- what the files hold -------------------------------------------------------------------------------------------------
-
-
-def _latest(path: Path):
-    """Number, header and arrays of the newest checkpoint that is whole, as are all draws before it; None: none was made."""
-    checkpoints, damage = numbered(path, "checkpoint"), []
-    for number in sorted(checkpoints, reverse=True):
-        try:
-            arrays = read(checkpoints[number])
-            header = json.loads(str(arrays.pop("header")))
-            for file in _draws(path, number):
-                verify(file)
-        except (ValueError, OSError) as error:
-            damage.append(str(error))
-            continue
-        if header["version"] > VERSION:
-            raise ValueError(
-                f"store: {path} was written by a newer version (schema {header['version']}; this one reads up to {VERSION}). "
-                "Update evidentia."
-            )
-        if damage:
-            warnings.warn(
-                f"store: {damage[0]}. The run continues from the checkpoint before it, of {min(header['done'])} steps per "
-                "chain; what came after is made anew.",
-                SamplingWarning,
-                stacklevel=6,
-            )
-        return number, header, arrays
-    if damage or numbered(path, "draws").keys() - {1}:  # draws 1 alone: killed before the first checkpoint
-        why = damage[0] if damage else f"{path} has draws, but its checkpoints are missing"
-        raise ValueError(
-            f"store: {why}, and no checkpoint before it can be used. Restore the files from a copy, or delete {path} to "
-            "begin anew."
-        )
-    return None
-
-
-def _draws(path: Path, number: int) -> Iterator[Path]:
-    """The files of draws up to a number, in order. Raises ValueError where one is missing."""
-    files = numbered(path, "draws")
-    for n in range(1, number + 1):
-        if n not in files:
-            raise ValueError(f"{path}/draws-{n:06d}-*.npz is missing")
-        yield files[n]
-
-
 def _compare(path: Path, held: Mapping[str, str], here: Mapping[str, str]) -> None:
     """Refuse to continue another run."""
     for name in [*here, *held]:
@@ -364,40 +304,3 @@ def _unwritable(path: Path, error: OSError) -> ValueError:
         f"store: {path} cannot be written to ({error.strerror or error}). Name another directory, or see to its permissions "
         "and the room on its disk."
     )
-
-
-def plain(x) -> np.ndarray:
-    """An array as NumPy has it; a typed key as its words."""
-    return np.asarray(jax.random.key_data(x) if _is_key(x) else x)
-
-
-def _is_key(x) -> bool:
-    return hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _frozen(states) -> dict[str, np.ndarray]:
-    """The leaves of every lane's state; typed keys as words and the name of their kind."""
-    out = {}
-    for lane, state in enumerate(states):
-        for i, x in enumerate(jax.tree.leaves(state)):
-            out[f"{lane}/{i}"] = plain(x)
-            if _is_key(x):
-                out[f"{lane}/{i}/key"] = np.array(str(jax.random.key_impl(x)))
-    return out
-
-
-def _thawed(saved: Mapping[str, np.ndarray], name: str, dtype):
-    """The leaf that was saved; NumPy's files forget names of dtypes such as bfloat16, hence `dtype`."""
-    if f"{name}/key" in saved:
-        return jax.random.wrap_key_data(jnp.asarray(saved[name]), impl=str(saved[f"{name}/key"]))
-    return saved[name].view(dtype)
-
-
-def _recorded(records) -> dict[str, np.ndarray]:
-    """The chunks that each lane recorded, joined."""
-    out = {}
-    for lane, parts in enumerate(records):
-        if parts:
-            whole = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *parts)
-            out.update({f"{lane}/{i}": x for i, x in enumerate(jax.tree.leaves(whole))})
-    return out

@@ -6,6 +6,7 @@ Run(whole=3.1, run=0.4, gradients=130_000, draws={"mu": ...}, chains of the cons
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import arviz_stats.base  # noqa: F401  what a library imports on first use is no compilation: see benchmarks/import_time.py
 import numpy as np
 
 CHAINS, WARMUP, DRAWS = 4, 1000, 1000

@@ -7,7 +7,7 @@ Geweke ran one long chain; here many short ones run side by side, each from a dr
 independent samples apply.
 
 ```python
-verdict = joint(program, inf.NUTS(0.5, inf.Diagonal(jnp.ones(3)), max_depth=3), key=key)
+verdict = joint(program, inf.NUTS(0.5, inf.metrics.Diagonal(jnp.ones(3)), max_depth=3), key=key)
 assert verdict.passed(), verdict
 ```
 """

@@ -8,7 +8,7 @@ target (Nishihara, Murray and Adams, JMLR 15, 2014).
 
 ```python
 inf.EllipticalSlice()                                                # the prior is a standard normal
-inf.EllipticalSlice(mean, inf.Dense.from_covariance(covariance))     # of unconstrained positions
+inf.EllipticalSlice(mean, inf.metrics.Dense.from_covariance(covariance))     # of unconstrained positions
 ```
 """
 

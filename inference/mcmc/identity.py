@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..frozen import plain
 from ..kernel import CHAINS
-from ..store import plain
 
 
 def opened(store, kernel, target, init, placement, key, lanes, rule, warmup: int, draws: int):

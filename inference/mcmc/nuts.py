@@ -100,7 +100,7 @@ class Tree(NamedTuple):
     diverging: jax.Array
 
 
-class Course(NamedTuple):
+class Departure(NamedTuple):
     """What is settled before a trajectory begins: its step, how often it may double, its energy, and all random choices."""
 
     step_size: jax.Array
@@ -114,7 +114,7 @@ class Course(NamedTuple):
 class Flight(NamedTuple):
     """A transition on its way: the tree, and the subtree that grows next to it."""
 
-    course: Course
+    departure: Departure
     tree: Tree
     subtree: Subtree
 
@@ -151,16 +151,18 @@ class NUTS(Kernel):
 
     def step(self, key, state: NUTSState, target) -> tuple[NUTSState, NUTSInfo]:
         """A flight, as two loops: for one chain they are faster than one loop that asks after every leapfrog step."""
-        course, tree, subtree = self.launch(key, state, target)
+        departure, tree, subtree = self.launch(key, state, target)
 
         def double(tree: Tree) -> Tree:
             grown = lax.while_loop(
-                lambda s: ~_complete(tree, s), lambda s: self._grow(course, s, target), _sprout(course, tree, subtree.marks)
+                lambda s: ~_complete(tree, s),
+                lambda s: self._grow(departure, s, target),
+                _sprout(departure, tree, subtree.marks),
             )
-            return _join(course, tree, grown)
+            return _join(departure, tree, grown)
 
         tree = lax.while_loop(lambda t: ~t.stop, double, tree)
-        return self.land(Flight(course, tree, subtree))
+        return self.land(Flight(departure, tree, subtree))
 
     def launch(self, key, state: NUTSState, target) -> Flight:
         if self.step_size is None or self.metric is None:
@@ -173,7 +175,7 @@ class NUTS(Kernel):
         momentum = self.metric.sample_momentum(key_momentum)
         choices = jax.random.exponential(key_choices, (2 * self.max_depth + NUM_JUMPS,), dtype)
         energy = self.metric.kinetic_energy(momentum) - log_density
-        course = Course(
+        departure = Departure(
             jnp.where(known, jnp.asarray(self.step_size, dtype), 0.0),
             jnp.where(known, self.max_depth, 1),
             energy,
@@ -190,16 +192,16 @@ class NUTS(Kernel):
             stop=jnp.bool_(False),
             diverging=jnp.bool_(False),
         )
-        return Flight(course, tree, _sprout(course, tree, jnp.zeros((self.max_depth + 1, 2, *position.shape), dtype)))
+        return Flight(departure, tree, _sprout(departure, tree, jnp.zeros((self.max_depth + 1, 2, *position.shape), dtype)))
 
     def fly(self, flight: Flight, target) -> Flight:
-        course, tree, subtree = flight
-        subtree = self._grow(course, subtree, target)
+        departure, tree, subtree = flight
+        subtree = self._grow(departure, subtree, target)
         join = _complete(tree, subtree) & ~tree.stop
-        tree = select(join, _join(course, tree, subtree), tree)
-        next_one = _sprout(course, tree, subtree.marks)._replace(marks=None)
+        tree = select(join, _join(departure, tree, subtree), tree)
+        next_one = _sprout(departure, tree, subtree.marks)._replace(marks=None)
         subtree = select(join, next_one, subtree._replace(marks=None))._replace(marks=subtree.marks)
-        return Flight(course, tree, subtree)
+        return Flight(departure, tree, subtree)
 
     def land(self, flight: Flight) -> tuple[NUTSState, NUTSInfo]:
         tree, chosen = flight.tree, flight.tree.candidate
@@ -207,7 +209,7 @@ class NUTS(Kernel):
         info = NUTSInfo(
             lp=chosen.log_density,
             acceptance_rate=tree.sum_acceptance / tree.n_steps,
-            step_size=flight.course.step_size,
+            step_size=flight.departure.step_size,
             n_steps=tree.n_steps,
             tree_depth=tree.depth,
             energy=chosen.energy,
@@ -216,12 +218,12 @@ class NUTS(Kernel):
         )
         return state, info
 
-    def _grow(self, course: Course, subtree: Subtree, target) -> Subtree:
+    def _grow(self, departure: Departure, subtree: Subtree, target) -> Subtree:
         """One leapfrog step: the only place where the target is evaluated."""
         assert self.metric is not None  # `launch` saw to it
-        leaf, log_density = velocity_verlet(subtree.leaf, target, self.metric, course.step_size)
+        leaf, log_density = velocity_verlet(subtree.leaf, target, self.metric, departure.step_size)
         energy = self.metric.kinetic_energy(leaf.momentum) - log_density
-        log_ratio = finite_or(course.energy - energy, -jnp.inf)
+        log_ratio = finite_or(departure.energy - energy, -jnp.inf)
         log_weight = jnp.logaddexp(subtree.log_weight, log_ratio)
         replace = log_weight > subtree.threshold
         candidate = Candidate(leaf.position, log_density, leaf.gradient, energy)
@@ -230,7 +232,7 @@ class NUTS(Kernel):
             leaf=leaf,
             candidate=select(replace, candidate, subtree.candidate),
             log_weight=log_weight,
-            threshold=jnp.where(replace, log_weight + course.jumps[subtree.num_jumps % NUM_JUMPS], subtree.threshold),
+            threshold=jnp.where(replace, log_weight + departure.jumps[subtree.num_jumps % NUM_JUMPS], subtree.threshold),
             num_leaves=subtree.num_leaves + 1,
             num_jumps=subtree.num_jumps + replace,
             sum_acceptance=subtree.sum_acceptance + jnp.exp(jnp.minimum(log_ratio, 0.0)),
@@ -240,14 +242,14 @@ class NUTS(Kernel):
         )
 
 
-def _side(course: Course, tree: Tree):
+def _side(departure: Departure, tree: Tree):
     """The end at which the tree grows next: 0 backward, 1 forward in time."""
-    return (course.directions[tree.depth] < jnp.log(2.0)).astype(jnp.int32)
+    return (departure.directions[tree.depth] < jnp.log(2.0)).astype(jnp.int32)
 
 
-def _sprout(course: Course, tree: Tree, marks) -> Subtree:
+def _sprout(departure: Departure, tree: Tree, marks) -> Subtree:
     """A subtree without leaves, at a random end. Old `marks` do no harm: none is read before it is written."""
-    side, minus_inf = _side(course, tree), jnp.full_like(tree.log_weight, -jnp.inf)
+    side, minus_inf = _side(departure, tree), jnp.full_like(tree.log_weight, -jnp.inf)
     return Subtree(
         leaf=jax.tree.map(lambda end: jnp.where(side == 1, end[1], end[0]), tree.ends),
         candidate=tree.candidate,
@@ -267,11 +269,11 @@ def _complete(tree: Tree, subtree: Subtree):
     return (subtree.num_leaves >= (1 << tree.depth)) | subtree.turning | subtree.diverging
 
 
-def _join(course: Course, tree: Tree, subtree: Subtree) -> Tree:
+def _join(departure: Departure, tree: Tree, subtree: Subtree) -> Tree:
     """The tree with the subtree joined on, if it is sound."""
-    side = _side(course, tree)
+    side = _side(departure, tree)
     sound = ~subtree.turning & ~subtree.diverging
-    replace = sound & (tree.log_weight - subtree.log_weight < course.merges[tree.depth])
+    replace = sound & (tree.log_weight - subtree.log_weight < departure.merges[tree.depth])
     ours = jnp.arange(2)[:, None] == side
     ends = jax.tree.map(lambda end, leaf: jnp.where(ours, leaf, end), tree.ends, subtree.leaf)
     displacement = ends.position[1] - ends.position[0]
@@ -285,7 +287,7 @@ def _join(course: Course, tree: Tree, subtree: Subtree) -> Tree:
         n_steps=tree.n_steps + subtree.num_leaves,
         num_jumps=subtree.num_jumps,
         sum_acceptance=subtree.sum_acceptance,
-        stop=~sound | turning | (depth >= course.max_depth),
+        stop=~sound | turning | (depth >= departure.max_depth),
         diverging=subtree.diverging,
     )
 

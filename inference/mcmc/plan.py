@@ -5,7 +5,6 @@ What is decided on its way follows from the draws up to there alone: a run that 
 
 import dataclasses
 from functools import partial
-from typing import Any
 
 from ..placement import Placement
 from ..posterior import Posterior
@@ -15,7 +14,7 @@ from ..store import Kept
 from .adaptation.stable import UntilStable
 from .door import ready
 from .programs import Lanes, named
-from .result import Result, joined
+from .result import Result
 
 
 class Plan:
@@ -47,7 +46,7 @@ class Plan:
         if isinstance(self._stable, UntilStable):
             for mark, length in self._stable.looks():
                 outcome = yield Goal(mark, self.most)
-                if self._stable.reached(*self._recorded(outcome)):
+                if self._stable.reached(*self.placement.gather(self._result.recorded(outcome))):
                     self._end_warmup(length)
                     break
         if self._until is not None:
@@ -65,12 +64,10 @@ class Plan:
 
     def posterior(self, outcome: Outcome) -> Posterior:
         """What the run has come to, for all chains wherever they run. Without provenance."""
-        result = Result(self.lanes.programs, self.lanes.target, self.warmup, self.keep_warmup, self.kept)
-        posterior = result.posterior(outcome)
+        posterior = self._result.posterior(outcome)
         groups = ("draws", "stats", "warmup_stats", "warmup_draws")
         return dataclasses.replace(posterior, **self.placement.gather({name: getattr(posterior, name) for name in groups}))
 
-    def _recorded(self, outcome: Outcome) -> tuple[Any, Any]:
-        """Positions (chain, step, dim) and statistics (chain, step) of all chains."""
-        records = outcome.records if self.kept is None else self.kept.whole(outcome.records, outcome.steps)
-        return self.placement.gather(joined(records, outcome.steps))
+    @property
+    def _result(self) -> Result:
+        return Result(self.lanes.programs, self.lanes.target, self.warmup, self.keep_warmup, self.kept)

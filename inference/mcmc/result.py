@@ -35,12 +35,17 @@ class Result(NamedTuple):
                 groups["posterior"], groups["sample_stats"],
                 groups.get("warmup_sample_stats", {}), groups.get("warmup_posterior", {}),
             )  # fmt: skip
-        records = outcome.records if self.kept is None else self.kept.whole(outcome.records, outcome.steps)
-        positions, info = joined(records, outcome.steps)
+        positions, info = self.recorded(outcome)
         draws, stats = named(self.programs, self.target, positions[:, self.warmup :]), info._asdict()
         before = named(self.programs, self.target, positions[:, : self.warmup]) if self.keep_warmup and self.warmup else {}
         warmup_stats = {name: x[:, : self.warmup] for name, x in stats.items()} if self.warmup else {}
         return self._made(draws, {name: x[:, self.warmup :] for name, x in stats.items()}, warmup_stats, before)
+
+    def recorded(self, outcome: Outcome):
+        """Positions (chain, step, dim) and statistics (chain, step) of the chains that run here."""
+        records = outcome.records if self.kept is None else self.kept.whole(outcome.records, outcome.steps)
+        lanes = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, : outcome.steps], *parts) for parts in records]
+        return jax.tree.map(lambda *parts: np.concatenate(parts, axis=0), *lanes)
 
     def _made(self, draws, stats, warmup_stats, warmup_draws) -> Posterior:
         return Posterior(draws, stats, warmup_stats, warmup_draws, program=getattr(self.target, "program", None))
@@ -56,12 +61,6 @@ class Result(NamedTuple):
         raise ValueError(
             f"mcmc: the budget was spent after {outcome.steps} of {self.warmup} warm-up steps, before the first draw.{after}"
         )
-
-
-def joined(records, steps: int):
-    """Positions (chain, step, dim) and statistics (chain, step) of all lanes."""
-    lanes = [jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :steps], *parts) for parts in records]
-    return jax.tree.map(lambda *parts: np.concatenate(parts, axis=0), *lanes)
 
 
 def provenance(

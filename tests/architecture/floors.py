@@ -17,10 +17,11 @@ FLOORS = {
         ["__init__"],
     ],
     "inference": [
-        ["kernel", "run", "compiled", "progress", "placement", "numerics", "checkpoints"],
+        ["kernel", "run", "compiled", "progress", "placement", "numerics", "frozen"],
         ["population", "resampling", "integrators", "metrics"],
         # below the algorithms, which return it
-        ["posterior", "io", "frames", "diagnostics", "scalars", "findings", "plots", "stopping", "stream", "store"],
+        ["posterior", "io", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"],
+        ["checkpoints", "stream", "store"],
         ["mcmc", "smc", "vi", "exact", "optimise"],
         ["checks"],
         ["__init__"],

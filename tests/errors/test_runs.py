@@ -86,7 +86,7 @@ def run(kernel, **settings):
 
 def test_a_run_in_which_all_diverge_comes_back_with_a_warning():
     dim = 5
-    kernel = inf.NUTS(step_size=1e8, metric=inf.Diagonal(jnp.ones(dim)))
+    kernel = inf.NUTS(step_size=1e8, metric=inf.metrics.Diagonal(jnp.ones(dim)))
     posterior, said = run(kernel, draws=10, warmup=0)
     assert said == [
         "Every draw diverged: the chains did not move. The density may be wrong or badly scaled; check it at a point "
@@ -96,7 +96,7 @@ def test_a_run_in_which_all_diverge_comes_back_with_a_warning():
 
 
 def test_some_divergences_name_the_remedy():
-    kernel = inf.NUTS(step_size=0.9, metric=inf.Diagonal(jnp.ones(5)))
+    kernel = inf.NUTS(step_size=0.9, metric=inf.metrics.Diagonal(jnp.ones(5)))
     _, said = run(kernel, draws=200, warmup=0)
     assert any("draws ended in a divergence" in s and "program.reparam()" in s for s in said), said
 

@@ -13,13 +13,14 @@ from scipy import stats
 import inference as inf
 import ppl
 from inference.kernel import CHAINS
+from inference.metrics import Dense
 from ppl import dist
 from tests.inference.targets import COVARIANCE, correlated
 
 
-def metric(dim: int) -> inf.Metric:
+def metric(dim: int) -> inf.metrics.Metric:
     """Not diagonal, so that a map of the metric that is forgotten or taken for its transpose shows."""
-    return inf.Dense.from_covariance(0.5 + 0.5 * jnp.eye(dim))
+    return Dense.from_covariance(0.5 + 0.5 * jnp.eye(dim))
 
 
 def proposal(dim: int):
@@ -64,7 +65,7 @@ KERNELS = {
     "Slice": Member(lambda dim: inf.Slice(metric(dim), 1.0, max_expansions=3), inf.Slice),
     "MAMS": Member(lambda dim: inf.MAMS(0.6, metric(dim), 1.2), inf.MAMS),
     "LatentSlice": Member(lambda dim: inf.LatentSlice(metric(dim), 3.0), inf.LatentSlice),
-    "EllipticalSlice": Member(lambda dim: inf.EllipticalSlice(0.5, inf.Dense.from_covariance(1.0 + jnp.eye(dim))), None),
+    "EllipticalSlice": Member(lambda dim: inf.EllipticalSlice(0.5, Dense.from_covariance(1.0 + jnp.eye(dim))), None),
     "Independence": Member(lambda dim: inf.Independence(proposal(dim)), None),
     "cycle": Member(
         lambda dim: inf.cycle(inf.mala(0.7, metric(dim)), inf.RandomWalk(1.0, metric(dim)), inf.Barker(1.0, metric(dim))),

@@ -9,7 +9,7 @@ import pytest
 
 import inference as inf
 import ppl
-from inference.mcmc.adaptation.dual_averaging import DualAveraging
+from inference.mcmc.adaptation import Covariance, DualAveraging, FisherDense, FisherDiagonal, FisherLowRank
 
 
 @pytest.mark.parametrize("target", [0.6, 0.8, 0.95])
@@ -30,7 +30,7 @@ class Seen(NamedTuple):
 
 
 DIM = 12
-ESTIMATORS = [inf.FisherDiagonal(), inf.FisherDense(), inf.FisherLowRank(rank=DIM), inf.FisherLowRank(), inf.Covariance()]
+ESTIMATORS = [FisherDiagonal(), FisherDense(), FisherLowRank(rank=DIM), FisherLowRank(), Covariance()]
 pytest_estimators = pytest.mark.parametrize(
     "estimator", ESTIMATORS, ids=lambda e: f"{type(e).__name__}{getattr(e, 'rank', '')}"
 )
@@ -63,7 +63,7 @@ def test_the_fisher_metric_of_a_normal_is_exact_from_few_draws(x64, estimator):
 
 def test_the_diagonal_fisher_metric_of_a_normal_is_exact_from_few_draws():
     scales = jnp.logspace(-3, 4, DIM)
-    np.testing.assert_allclose(fed(inf.FisherDiagonal(), jnp.diag(scales**2), 10).metric.variance, scales**2, rtol=1e-3)
+    np.testing.assert_allclose(fed(FisherDiagonal(), jnp.diag(scales**2), 10).metric.variance, scales**2, rtol=1e-3)
 
 
 def test_a_low_rank_in_many_dimensions(x64):
@@ -78,12 +78,12 @@ def test_a_low_rank_in_many_dimensions(x64):
         values = np.linalg.eigvals(np.linalg.solve(jax.vmap(metric.velocity)(jnp.eye(dim)), covariance)).real
         return values.max() / values.min()
 
-    assert condition(inf.FisherLowRank()) < 0.01 * condition(inf.FisherDiagonal())
+    assert condition(FisherLowRank()) < 0.01 * condition(FisherDiagonal())
 
 
 def test_the_covariance_of_many_draws(x64):
     covariance = correlated(0.5)
-    found = matrix(fed(inf.Covariance(), covariance, 4000).metric)
+    found = matrix(fed(Covariance(), covariance, 4000).metric)
     scales = jnp.sqrt(jnp.diag(covariance))
     np.testing.assert_allclose(found / scales / scales[:, None], covariance / scales / scales[:, None], atol=0.1)  # 5 sd
 
@@ -111,7 +111,7 @@ def test_the_far_past_is_forgotten(x64, estimator):
     for x in jax.random.normal(jax.random.key(3), (60, DIM)):
         state = estimator.add(state, Seen(x, -x))
     variances = jnp.diag(matrix(estimator.refit(state).metric))
-    np.testing.assert_allclose(variances, 1.0, rtol=0.9 if isinstance(estimator, inf.Covariance) else 1e-6)
+    np.testing.assert_allclose(variances, 1.0, rtol=0.9 if isinstance(estimator, Covariance) else 1e-6)
 
 
 def test_scales_far_from_one_are_learned(precision):
@@ -132,3 +132,24 @@ def test_a_higher_target_takes_smaller_steps():
         posterior = inf.mcmc(target, kernel, key=jax.random.key(0), warmup=300, draws=10, progress=False, check=False)
         steps.append(posterior.stats["step_size"].mean())
     assert steps[1] < 0.8 * steps[0]
+
+
+@pytest.mark.parametrize("final", [0.15, 0.5])
+def test_a_warm_up_that_is_cut_short_polishes_the_step_size_that_is_left_to_it(final):
+    """Found stable after 200 steps, it is to have 237: the search begins afresh there, though its border may lie behind."""
+    target = ppl.Target.from_log_density(lambda c: -0.5 * jnp.sum(c["x"] ** 2), {"x": jnp.zeros(3)})
+    kernel = inf.adapted(inf.NUTS(), schedule=inf.adaptation.Schedule(final=final)).with_warmup(1000)
+
+    @jax.jit
+    def go(kernel, state, first, last):
+        def step(i, state):
+            state, info = kernel.step(jax.random.fold_in(jax.random.key(0), i), state, target)
+            return kernel.learn(i, state, info)
+
+        return jax.lax.fori_loop(first, last + 1, step, state)
+
+    state = go(kernel, kernel.init(jax.random.key(1), target, jnp.zeros(3)), 1, 200)
+    assert not state.polishing
+    state = go(kernel.with_warmup(237), state, 201, 236)
+    assert state.polishing
+    assert state.averaging.count == 35  # the step in which it began afresh did not count

@@ -305,7 +305,7 @@ def wide():
 
 def run(draws, name):
     zarr = f"{sys.argv[1]}/{name}.zarr" if sys.argv[2] == "stream" else None
-    kernel, settings = inf.RandomWalk(step_size=0.05, metric=inf.Diagonal(jnp.ones(2000))), dict(chains=2, warmup=0)
+    kernel, settings = inf.RandomWalk(step_size=0.05, metric=inf.metrics.Diagonal(jnp.ones(2000))), dict(chains=2, warmup=0)
     store = inf.Store(f"{sys.argv[1]}/{name}", zarr=zarr)
     return inf.mcmc(wide(), kernel, key=jax.random.key(0), draws=draws, store=store, progress=False, **settings)
 

@@ -80,7 +80,7 @@ def test_the_other_kernels_keep_it(name):
 
 def test_nuts_keeps_the_joint_distribution():
     program = PROGRAMS["scale"]()
-    verdict = check(program, inf.NUTS(0.5, inf.Diagonal(jnp.ones(2)), max_depth=3))
+    verdict = check(program, inf.NUTS(0.5, inf.metrics.Diagonal(jnp.ones(2)), max_depth=3))
     assert verdict.passed(FALSE_ALARM), verdict
 
 
@@ -96,7 +96,7 @@ def test_a_missing_jacobian_is_found(monkeypatch):
         return self.program.log_density(self.constrain(position))
 
     monkeypatch.setattr(ppl.Target, "log_density", without)
-    assert not check(PROGRAMS["shares"](), inf.RandomWalk(0.5, inf.Diagonal(jnp.ones(2)))).passed()
+    assert not check(PROGRAMS["shares"](), inf.RandomWalk(0.5, inf.metrics.Diagonal(jnp.ones(2)))).passed()
 
 
 def test_a_likelihood_that_is_not_the_simulator_s_is_found(monkeypatch):
@@ -105,7 +105,7 @@ def test_a_likelihood_that_is_not_the_simulator_s_is_found(monkeypatch):
     def sampled_too_wide(self, key, sample_shape=()):
         return self.loc + 1.1 * self.scale * jax.random.normal(key, sample_shape + self.batch_shape)
 
-    kernel = inf.RandomWalk(0.5, inf.Diagonal(jnp.ones(2)))
+    kernel = inf.RandomWalk(0.5, inf.metrics.Diagonal(jnp.ones(2)))
     with monkeypatch.context() as patch:
         patch.setattr(dist.Normal, "sample", sampled_too_wide)
         assert not check(PROGRAMS["scale"](), kernel).passed()

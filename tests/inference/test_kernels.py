@@ -140,9 +140,9 @@ def test_exact_draws_are_exact():
 
 
 METRICS = {
-    "diagonal": lambda: inf.Diagonal(jnp.array([1.0, 4.0, 0.01])),
-    "dense": lambda: inf.Dense.from_covariance(jnp.asarray(COVARIANCE)),
-    "low rank": lambda: inf.LowRank(
+    "diagonal": lambda: inf.metrics.Diagonal(jnp.array([1.0, 4.0, 0.01])),
+    "dense": lambda: inf.metrics.Dense.from_covariance(jnp.asarray(COVARIANCE)),
+    "low rank": lambda: inf.metrics.LowRank(
         jnp.array([1.0, 2.0, 3.0]), jnp.linalg.qr(jnp.arange(6.0).reshape(3, 2))[0], jnp.array([9.0, 0.1])
     ),
 }
@@ -184,7 +184,7 @@ def test_what_is_wrong_at_the_door_is_said(make, sentence):
 
 
 def test_a_cycle_reports_all_members():
-    kernel = inf.cycle(inf.HMC(4, 0.5, inf.Diagonal(jnp.ones(3))), inf.Slice(inf.Diagonal(jnp.ones(3))))
+    kernel = inf.cycle(inf.HMC(4, 0.5, inf.metrics.Diagonal(jnp.ones(3))), inf.Slice(inf.metrics.Diagonal(jnp.ones(3))))
     state = kernel.init(jax.random.key(0), correlated(), jnp.zeros(3))
     state, info = kernel.step(jax.random.key(1), state, correlated())
     assert info.n_steps == info.n_steps_0 and info.num_evaluations == info.num_evaluations_1

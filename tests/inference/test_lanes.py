@@ -29,7 +29,7 @@ def funnel():
 
 
 KERNELS = {
-    "NUTS": lambda: inf.NUTS(0.4, inf.Diagonal(jnp.ones(4)), max_depth=6),
+    "NUTS": lambda: inf.NUTS(0.4, inf.metrics.Diagonal(jnp.ones(4)), max_depth=6),
     "adapted": lambda: ready(inf.NUTS(max_depth=6), 3),  # with as many steps of warm-up, taken before
 }
 
@@ -144,7 +144,7 @@ def test_placements_do_not_change_the_draws(x64, monkeypatch):
     monkeypatch.setattr(programs, "MANY", 2)
     calls = []
     monkeypatch.setattr(programs, "side_by_side", lambda *args, **how: calls.append(0) or lanes.side_by_side(*args, **how))
-    kernel = inf.NUTS(0.4, inf.Diagonal(jnp.ones(4)), max_depth=4)
+    kernel = inf.NUTS(0.4, inf.metrics.Diagonal(jnp.ones(4)), max_depth=4)
     runs = [inf.mcmc(funnel(), kernel, placement=p, **SETTINGS) for p in (Threads(), Vectorized(), Sharded())]
     assert len(calls) == 2 and len(np.unique(runs[0].stats["n_steps"])) > 3
     for run in runs[1:]:

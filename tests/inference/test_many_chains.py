@@ -174,7 +174,7 @@ def test_what_is_wrong_with_many_short_chains_is_found(make):
 
 def test_chains_that_have_not_forgotten_their_beginning_are_found():
     """A random walk of ten steps: nested R-hat sees what is left of the 16 first positions."""
-    kernel = inf.RandomWalk(0.1, inf.Diagonal(jnp.ones(3)))
+    kernel = inf.RandomWalk(0.1, inf.metrics.Diagonal(jnp.ones(3)))
     posterior = inf.mcmc(
         correlated(), kernel, key=jax.random.key(0), chains=64, warmup=0, draws=10, progress=False, check=False,
         placement=inf.Vectorized(),
@@ -191,7 +191,7 @@ SETTINGS = {"key": jax.random.key(0), "chains": 16, "draws": 10, "progress": Fal
 
 @pytest.mark.parametrize(
     ("make", "warmup"),
-    [(lambda: inf.NUTS(0.5, inf.Diagonal(jnp.ones(3)), max_depth=3), 0), (inf.ChEES, 10)],
+    [(lambda: inf.NUTS(0.5, inf.metrics.Diagonal(jnp.ones(3)), max_depth=3), 0), (inf.ChEES, 10)],
     ids=["NUTS", "ChEES"],
 )
 def test_devices_do_not_change_the_draws(x64, make, warmup):
@@ -213,7 +213,7 @@ if process >= 0:
 import inference as inf
 import jax.numpy as jnp
 from tests.inference.targets import correlated
-kernel = inf.RandomWalk(0.5, inf.Diagonal(jnp.ones(3)))
+kernel = inf.RandomWalk(0.5, inf.metrics.Diagonal(jnp.ones(3)))
 stable = inf.UntilStable(300, rhat=99.0, ess=0.0, share=0.0)  # each process has to see the chains of the other
 run = dict(key=jax.random.key(0), chains=16, draws=10, warmup=stable, progress=False, check=False)
 posterior = inf.mcmc(correlated(), kernel, placement=inf.Sharded(), **run)

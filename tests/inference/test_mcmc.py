@@ -37,7 +37,7 @@ def test_more_chains_leave_the_first_ones_as_they_are():
 
 def test_chunks_do_not_change_the_draws():
     target = correlated()
-    kernel = inf.NUTS(step_size=0.3, metric=inf.Diagonal(jax.numpy.ones(3)))
+    kernel = inf.NUTS(step_size=0.3, metric=inf.metrics.Diagonal(jax.numpy.ones(3)))
     state = kernel.init(None, target, jax.numpy.zeros(3))
     go = jax.jit(lambda s, start, num: chunk(kernel, target, s, jax.random.key(0), 0, start, num, length=16))
     int32 = np.int32

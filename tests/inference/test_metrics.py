@@ -14,11 +14,11 @@ SCALE = np.array([0.1, 1.0, 3.0, 10.0])
 
 
 def metrics():
-    low_rank = inf.LowRank(jnp.asarray(SCALE), jnp.asarray(U), jnp.array([25.0, 0.04]))
+    low_rank = inf.metrics.LowRank(jnp.asarray(SCALE), jnp.asarray(U), jnp.array([25.0, 0.04]))
     return {
-        "diagonal": (inf.Diagonal(jnp.asarray(SCALE**2)), np.diag(SCALE**2)),
-        "dense": (inf.Dense.from_covariance(jnp.asarray(A @ A.T)), A @ A.T),
-        "identity": (inf.Dense.identity(DIM, jnp.float64), np.eye(DIM)),
+        "diagonal": (inf.metrics.Diagonal(jnp.asarray(SCALE**2)), np.diag(SCALE**2)),
+        "dense": (inf.metrics.Dense.from_covariance(jnp.asarray(A @ A.T)), A @ A.T),
+        "identity": (inf.metrics.Dense.identity(DIM, jnp.float64), np.eye(DIM)),
         "low rank": (
             low_rank,
             SCALE[:, None] * (np.eye(DIM) + U @ np.diag([24.0, -0.96]) @ U.T) * SCALE,
@@ -69,7 +69,7 @@ def test_like_another_metric(metric):
     guess, covariance = metrics()["low rank"]
     found = metric.like(guess)
     assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, metric)
-    expected = np.diag(np.diag(covariance)) if isinstance(metric, inf.Diagonal) else covariance
+    expected = np.diag(np.diag(covariance)) if isinstance(metric, inf.metrics.Diagonal) else covariance
     np.testing.assert_allclose(jax.vmap(found.velocity)(jnp.eye(DIM)), expected, rtol=1e-10, atol=1e-12)
 
 
@@ -77,7 +77,7 @@ def test_like_another_metric(metric):
 def test_a_rank_that_is_not_the_guess_s(x64, rank):
     """The weaker direction is given up; directions that are missing are none."""
     guess, covariance = metrics()["low rank"]
-    own = inf.LowRank(jnp.ones(DIM), jnp.eye(DIM, rank), jnp.ones(rank))
+    own = inf.metrics.LowRank(jnp.ones(DIM), jnp.eye(DIM, rank), jnp.ones(rank))
     values = np.array([25.0, 1.0 if rank == 1 else 0.04])
     expected = SCALE[:, None] * (np.eye(DIM) + U @ np.diag(values - 1.0) @ U.T) * SCALE
     np.testing.assert_allclose(jax.vmap(own.like(guess).velocity)(jnp.eye(DIM)), expected, rtol=1e-10, atol=1e-12)

@@ -113,7 +113,7 @@ def test_the_bias_of_mclmc_grows_with_the_square_of_the_step():
 
     @jax.jit
     def bias(step_size, length):
-        kernel = inf.MCLMC(step_size, inf.Diagonal(jnp.ones(10)), length)
+        kernel = inf.MCLMC(step_size, inf.metrics.Diagonal(jnp.ones(10)), length)
 
         def chain(key):
             position = jax.random.normal(key, (10,))

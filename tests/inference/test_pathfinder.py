@@ -86,7 +86,7 @@ def test_a_wall_of_no_density_is_not_passed(x64):
 def test_chains_begin_there():
     target = normal_target(jnp.eye(2), jnp.array([30.0, -30.0]))
     posterior = inf.mcmc(
-        target, inf.NUTS(step_size=0.5, metric=inf.Diagonal(jnp.ones(2))), key=jax.random.key(0), warmup=0, draws=5,
+        target, inf.NUTS(step_size=0.5, metric=inf.metrics.Diagonal(jnp.ones(2))), key=jax.random.key(0), warmup=0, draws=5,
         init=inf.Pathfinder(), progress=False, check=False,
     )  # fmt: skip
     assert np.abs(posterior["x"] - np.array([30.0, -30.0])).max() < 6

@@ -69,7 +69,7 @@ def surprise(kernel):
     return min(found)
 
 
-IDENTITY = inf.Diagonal(jnp.ones(1))
+IDENTITY = inf.metrics.Diagonal(jnp.ones(1))
 FORMS = {
     "random walk": lambda: inf.pseudo_marginal(inf.RandomWalk(1.5, IDENTITY), "u"),
     "correlated": lambda: inf.pseudo_marginal(inf.RandomWalk(1.5, IDENTITY), "u", correlation=0.8),
@@ -122,7 +122,7 @@ def test_the_front_door():
 
 
 def test_other_kernels_may_move_the_chain_too():
-    kernel = inf.cycle(FORMS["mala"](), inf.RandomWalk(0.3, inf.Diagonal(jnp.ones(7))))
+    kernel = inf.cycle(FORMS["mala"](), inf.RandomWalk(0.3, inf.metrics.Diagonal(jnp.ones(7))))
     target = ppl.Target(effects(2))
 
     def chain(key):

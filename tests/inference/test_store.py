@@ -30,7 +30,7 @@ from tests.ppl.test_how_to_pages import code
 
 ROOT = Path(__file__).parents[2]
 PLACEMENTS = {"threads": inf.Threads(), "vectorized": inf.Vectorized()}
-GIVEN = inf.NUTS(step_size=0.5, metric=inf.Diagonal(jnp.ones(10)))  # nothing to learn: no warm-up needed
+GIVEN = inf.NUTS(step_size=0.5, metric=inf.metrics.Diagonal(jnp.ones(10)))  # nothing to learn: no warm-up needed
 
 
 def run(store=None, program=None, kernel=None, **settings):
@@ -324,14 +324,14 @@ def test_a_checkpoint_before_its_draws_would_be_seen(tmp_path, monkeypatch):
 
 def test_states_of_another_moment_would_be_seen(tmp_path, monkeypatch):
     """Planted: the states that are saved are those before the last record."""
-    old, frozen = [], files._frozen
+    old, frozen = [], files.frozen
 
     def stale(states):
         old.append(list(states))
         return frozen(old[-2] if len(old) > 1 else states)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_frozen", stale)
+        patch.setattr(files, "frozen", stale)
         run(Store(tmp_path, every=0), draws=100)
     with pytest.raises(AssertionError):
         same(run(Store(tmp_path)), unbroken())
@@ -488,7 +488,7 @@ def test_another_version_of_the_kernel_is_refused(finished, monkeypatch):
 
 def test_another_format_is_refused(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(files, "VERSION", 99)
+        patch.setattr(checkpoints, "VERSION", 99)
         run(Store(tmp_path), draws=10)
     refused(
         lambda: run(Store(tmp_path)),

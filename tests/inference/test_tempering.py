@@ -69,7 +69,7 @@ def law(inverse_temperature):
 def surprise():
     """The smallest p-value, over the rungs, of exact draws that stay exact when replicas move and swap."""
     target = ppl.Target(normal())
-    kernel = inf.parallel_tempering(inf.RandomWalk(1.0, inf.Diagonal(jnp.ones(1))), ladder=LADDER)
+    kernel = inf.parallel_tempering(inf.RandomWalk(1.0, inf.metrics.Diagonal(jnp.ones(1))), ladder=LADDER)
 
     def chain(starts, key):
         state = kernel.init(key, target, starts[0])

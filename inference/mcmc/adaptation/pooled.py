@@ -5,7 +5,7 @@ where the chains came from. So windows of draws are short here: a chain keeps it
 all chains.
 
 ```python
-inf.adapted(inf.ChEES(), estimator=inf.Pooled(inf.FisherDiagonal()))
+inf.adapted(inf.ChEES(), estimator=inf.adaptation.Pooled(inf.adaptation.FisherDiagonal()))
 ```
 
 Kernels that look at the other chains do so over the axis CHAINS. What all chains have in common, such as a metric, is kept by

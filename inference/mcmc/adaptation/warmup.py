@@ -4,13 +4,14 @@ The wrapped kernel's settings travel in the state, so warm-up and sampling are o
 the first `warmup` steps nothing more is learned.
 
 Schedule (after nutpie): the metric is made anew every few draws, from overlapping windows of 10 draws during the first
-30% of warm-up, of 80 draws and then ever more afterwards; it is frozen for the last 15%, which only polish the step size.
+tenth of warm-up, of 80 draws and then ever more afterwards; it is frozen for the last 15%, which only polish the step size.
 The search for the step size starts afresh at both borders: its averages would otherwise remember a geometry that is gone.
+Where a warm-up is cut short (see `stable.py`) behind its last border, the search starts afresh there.
 
 ```python
 inf.mcmc(program, inf.NUTS(), ...)                                   # adapted by itself
 inf.mcmc(program, inf.adapted(inf.NUTS(), target_acceptance=0.95), ...)
-inf.mcmc(program, inf.adapted(inf.NUTS(), estimator=inf.FisherDiagonal()), ...)
+inf.mcmc(program, inf.adapted(inf.NUTS(), estimator=inf.adaptation.FisherDiagonal()), ...)
 ```
 """
 
@@ -59,6 +60,7 @@ class AdaptedState(NamedTuple):
     averaging: DualAveragingState
     estimate: Any
     window: jax.Array  # size of the next window
+    polishing: jax.Array  # whether the metric is frozen, and only the step size is still sought
 
     @property
     def position(self):
@@ -96,7 +98,12 @@ class Adapted(Kernel):
         step_size = jnp.asarray(self.first_step, position.dtype)
         averaging = self.averaging.init(step_size)
         return AdaptedState(
-            inner, step_size, averaging, self._estimator(inner).init(position), jnp.int32(self.schedule.window)
+            inner,
+            step_size,
+            averaging,
+            self._estimator(inner).init(position),
+            window=jnp.int32(self.schedule.window),
+            polishing=jnp.asarray(False),
         )
 
     def assume(self, state: AdaptedState, guess) -> AdaptedState:
@@ -131,21 +138,22 @@ class Adapted(Kernel):
         if "step_size" in self._open():
             rate = self.kernel.acceptance(info)
             rate = pooled_mean(rate) if self.together else rate
-            averaging = self._averaging(i > last, state).update(state.averaging, rate)
+            averaging = self._averaging(state).update(state.averaging, rate)
             found = self.averaging.average(averaging)
             averaging = select(i == early, self.averaging.init(found), averaging)
-            averaging = select(i == last, self.averaging.init(found, reach=1.0), averaging)
+            frozen = (i >= last) & ~state.polishing
+            averaging = select(frozen, self.averaging.init(found, reach=1.0), averaging)
             done = i == self.warmup
             step_size = jnp.where(done, self.averaging.average(averaging), self.averaging.step_size(averaging))
             state = state._replace(step_size=step_size, averaging=averaging)
-        return state
+        return state._replace(polishing=i >= last)
 
-    def _averaging(self, final, state: AdaptedState) -> DualAveraging:
+    def _averaging(self, state: AdaptedState) -> DualAveraging:
         """The search for the step size: with a gentle hand at last, and for more acceptance the more curved the posterior."""
         curvature = self._estimator(state.inner).curvature(state.estimate)
         spared = jnp.minimum(1.5 * curvature, MOST_SPARED)
         target = self.averaging.target + (1.0 - self.averaging.target) * spared
-        rate = jnp.where(final, self.schedule.final_rate, self.averaging.rate)
+        rate = jnp.where(state.polishing, self.schedule.final_rate, self.averaging.rate)
         return dataclasses.replace(self.averaging, target=target, rate=rate)
 
     def _learn_metric(self, i, state: AdaptedState, early, last) -> AdaptedState:
