@@ -36,9 +36,10 @@ def put(path: Path, kind: str, number: int, arrays: dict[str, Any]) -> None:
     """Write a file of the run: under a passing name first, so that a file of this name is always whole."""
     buffer = BytesIO()
     np.savez(buffer, **arrays)
-    data = buffer.getbuffer()
-    write(path / PARTIAL, data)
-    os.replace(path / PARTIAL, path / f"{kind}-{number:06d}-{zlib.crc32(data):08x}.npz")
+    with buffer.getbuffer() as data:  # given back, whatever comes: a buffer that is still lent complains when it is freed
+        write(path / PARTIAL, data)
+        name = f"{kind}-{number:06d}-{zlib.crc32(data):08x}.npz"
+    os.replace(path / PARTIAL, path / name)
     with suppress(OSError):  # the renaming reaches the disk with the directory, where the file system can do that
         directory = os.open(path, os.O_RDONLY)
         try:
