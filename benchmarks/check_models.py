@@ -38,18 +38,13 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> float:
 def numpyro_density(name: str, choices: list[dict]) -> np.ndarray:
     from numpyro.infer.util import log_density
 
-    from benchmarks.numpyro_models import MODELS
+    from benchmarks.numpyro_models import COORDINATES, MODELS
     from tests.reference.models import data
 
     model, args = MODELS[name](data(name))
 
-    def density(c: dict) -> float:
-        if name == "garch-garch11":  # written in the share of beta1's interval: divide by d beta1 / d share
-            width = 1 - c["alpha1"]
-            return float(log_density(model, args, {}, {**c, "share": c["beta1"] / width})[0] - np.log(width))
-        return float(log_density(model, args, {}, c)[0])
-
-    return np.array([density(c) for c in choices])
+    own = [COORDINATES.get(name, lambda c: (c, 0.0))(c) for c in choices]
+    return np.array([float(log_density(model, args, {}, c)[0]) - log_jacobian for c, log_jacobian in own])
 
 
 def stan_density(name: str, choices: list[dict]) -> np.ndarray:

@@ -120,6 +120,11 @@ def garch(sigma1, y):
     scan(step, sigma1**2, y)
 
 
+def garch_coordinates(choices):
+    width = 1.0 - choices["alpha1"]
+    return {**choices, "share": choices["beta1"] / width}, float(jnp.log(width))
+
+
 def gp_poisson(x, k):
     rho = sample("rho", dist.Gamma(25.0, 4.0))
     alpha = sample("alpha", dist.HalfNormal(2.0))
@@ -244,3 +249,6 @@ MODELS = {
     "one_comp_mm_elim_abs-one_comp_mm_elim_abs": lambda d: (one_compartment, (d["times"], d["D"], d["V"], d["C_hat"])),
     "sblrc-blr": lambda d: (blr, (d["X"], d["y"])),
 }
+
+# Where a model is not written in the published coordinates: from those, its own, and log |d published / d own|.
+COORDINATES = {"garch-garch11": garch_coordinates}

@@ -7,7 +7,7 @@ AISTATS 2010, arXiv:1001.0175.) The reference need not be the prior: any normal 
 target (Nishihara, Murray and Adams, JMLR 15, 2014).
 
 ```python
-inf.EllipticalSlice()                                                # the prior is a standard normal
+inf.EllipticalSlice()                                                        # the prior is a standard normal
 inf.EllipticalSlice(mean, inf.metrics.Dense.from_covariance(covariance))     # of unconstrained positions
 ```
 """

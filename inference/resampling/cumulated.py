@@ -81,6 +81,13 @@ def _fixed(x):
     return whole.astype(jnp.int32), part.astype(jnp.uint32)
 
 
+def expected(log_weights, num: int):
+    """Whole and remaining parts of the counts expected of each particle, (N,) each."""
+    counts = num * jax.nn.softmax(log_weights)
+    whole = jnp.floor(counts)
+    return whole.astype(jnp.int32), counts - whole
+
+
 def repeated(below, num: int) -> jax.Array:
     """(num,) ancestors in order, where `below[j]` of them, (N,), are at most j."""
     ends = jnp.zeros(num + 1, jnp.int32).at[below].add(1, mode="drop")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .multinomial import independent
-from .resampler import ByIndex, first
+from .resampler import ByIndex, in_front
 
 
 class Killing(ByIndex):
@@ -31,7 +31,7 @@ class Killing(ByIndex):
         killed = (1 - _survival(log_weights)) * jax.nn.softmax(log_weights)[pin]
         here = killed.at[pin].add(_survival(log_weights)[pin])
         slot = jax.random.categorical(key_slot, jnp.log(here))
-        return first(self.ancestors(key_rest, log_weights, num), slot).at[0].set(pin)
+        return in_front(pin, self.ancestors(key_rest, log_weights, num), slot)
 
 
 def _survival(log_weights):

@@ -83,6 +83,6 @@ def ess(log_weights):
     return jnp.nan_to_num(found)
 
 
-def first(ancestors, slot):
-    """The same ancestors, with that of `slot` in front."""
-    return ancestors.at[slot].set(ancestors[0]).at[0].set(ancestors[slot])
+def in_front(pin, ancestors, slot):
+    """The same ancestors, with that of `slot`, which is `pin`, in front."""
+    return ancestors.at[slot].set(ancestors[0]).at[0].set(pin)

@@ -3,23 +3,23 @@
 import jax
 import jax.numpy as jnp
 
-from .cumulated import repeated
+from .cumulated import expected, repeated
 from .multinomial import independent
-from .resampler import ByIndex, first
+from .resampler import ByIndex, in_front
 
 
 class Residual(ByIndex):
     """Residual resampling: `Residual()`."""
 
     def ancestors(self, key, log_weights, num: int):
-        given, rest = _shares(log_weights, num)
+        given, rest = expected(log_weights, num)
         ends = jnp.cumsum(given)
         drawn = independent(key, jnp.log(rest), num)
         return jnp.where(jnp.arange(num) < ends[-1], repeated(ends, num), drawn)
 
     def ancestors_pinned(self, key, log_weights, num: int, pin):
         key_which, key_rest = jax.random.split(key)
-        given, rest = _shares(log_weights, num)
+        given, rest = expected(log_weights, num)
         ends = jnp.cumsum(given)
         ancestors = self.ancestors(key_rest, log_weights, num)
         # The pinned slot is one of those given to it, or one of those drawn, which then was drawn to be it.
@@ -27,11 +27,4 @@ class Residual(ByIndex):
         drawn_to_pin = free * rest[pin] / jnp.maximum(jnp.sum(rest), jnp.finfo(rest.dtype).tiny)
         is_given = jax.random.uniform(key_which, (), rest.dtype) * (given[pin] + drawn_to_pin) < given[pin]
         slot = jnp.where(is_given, ends[pin] - 1, ends[-1])
-        return first(ancestors, jnp.clip(slot, 0, num - 1)).at[0].set(pin)
-
-
-def _shares(log_weights, num: int):
-    """Whole and remaining parts of the counts expected, (N,) each."""
-    expected = num * jax.nn.softmax(log_weights)
-    whole = jnp.floor(expected)
-    return whole.astype(jnp.int32), expected - whole
+        return in_front(pin, ancestors, jnp.clip(slot, 0, num - 1))

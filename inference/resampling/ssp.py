@@ -9,20 +9,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .cumulated import repeated
-from .resampler import ByIndex, first
+from .cumulated import expected, repeated
+from .resampler import ByIndex, in_front
 
 
 class SSP(ByIndex):
     """Srinivasan's sampling process: `SSP()`."""
 
     def ancestors(self, key, log_weights, num: int):
-        whole, part = _expected(log_weights, num)
+        whole, part = expected(log_weights, num)
         return repeated(jnp.cumsum(_rounded(key, whole, part, num, lambda i, now, then: 1.0)), num)
 
     def ancestors_pinned(self, key, log_weights, num: int, pin):
         key_up, key_rest = jax.random.split(key)
-        whole, part = _expected(log_weights, num)
+        whole, part = expected(log_weights, num)
         # A slot at random is more often of a particle with one offspring more. Given how its fraction is rounded, the
         # process is steered there: each rounding is weighted by how probable it makes that (Doob's transform).
         up = jax.random.uniform(key_up, (), part.dtype) * (whole[pin] + part[pin]) < part[pin] * (whole[pin] + 1)
@@ -33,14 +33,7 @@ class SSP(ByIndex):
             return jnp.where(i == pin, there, 1.0)
 
         below = jnp.cumsum(_rounded(key_rest, whole, part, num, steer))
-        return first(repeated(below, num), below[pin] - 1).at[0].set(pin)
-
-
-def _expected(log_weights, num: int):
-    """Whole and remaining parts of the counts expected, (N,) each."""
-    expected = num * jax.nn.softmax(log_weights)
-    whole = jnp.floor(expected)
-    return whole.astype(jnp.int32), expected - whole
+        return in_front(pin, repeated(below, num), below[pin] - 1)
 
 
 def _rounded(key, whole, part, num: int, steer):

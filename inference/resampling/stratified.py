@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from .cumulated import cumulated, repeated
-from .resampler import ByIndex, first
+from .resampler import ByIndex, in_front
 
 
 class Stratified(ByIndex):
@@ -18,4 +18,4 @@ class Stratified(ByIndex):
         heaps = cumulated(log_weights, num)
         slot, part = heaps.inside(key_pin, pin)
         parts = jax.random.bits(key_rest, (num,), jnp.uint32).at[slot].set(part)
-        return first(repeated(heaps.below(parts), num), slot).at[0].set(pin)
+        return in_front(pin, repeated(heaps.below(parts), num), slot)

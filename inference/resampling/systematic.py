@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .cumulated import cumulated, repeated
-from .resampler import ByIndex, first
+from .resampler import ByIndex, in_front
 
 
 class Systematic(ByIndex):
@@ -21,4 +21,4 @@ class Systematic(ByIndex):
     def ancestors_pinned(self, key, log_weights, num: int, pin):
         heaps = cumulated(log_weights, num)
         slot, part = heaps.inside(key, pin)  # the point of the pinned slot; all others follow from it
-        return first(repeated(heaps.below(part), num), slot).at[0].set(pin)
+        return in_front(pin, repeated(heaps.below(part), num), slot)

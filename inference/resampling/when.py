@@ -4,12 +4,11 @@ To resample adds noise; it is worth it where it spares work on particles that ha
 Evidence estimates stay unbiased, because every step keeps the population properly weighted.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .resampler import Resampled, Resampler, ess, first
+from .resampler import Resampled, Resampler, ess, in_front
 
 
 class When(Resampler):
@@ -20,7 +19,7 @@ class When(Resampler):
     """
 
     resampler: Resampler
-    ess: float = eqx.field(default=0.5)
+    ess: float = 0.5
 
     def __check_init__(self):
         if not 0 <= self.ess <= 1:
@@ -33,7 +32,7 @@ class When(Resampler):
 
     def pinned(self, key, particles, log_weights, num: int | None = None, *, pin=0) -> Resampled:
         return self._decided(
-            particles, log_weights, num, first(jnp.arange(len(log_weights)), pin),
+            particles, log_weights, num, in_front(pin, jnp.arange(len(log_weights)), pin),
             lambda: self.resampler.pinned(key, particles, log_weights, pin=pin),
         )  # fmt: skip
 
