@@ -23,6 +23,7 @@ from .primitives import call, deterministic, factor, observe, sample
 from .program import Model, Program, model
 from .random_module import random_module
 from .reparam import NonCentered, PartlyCentered
+from .stepwise import Stepwise
 from .target import Target, as_target
 from .trace import Trace
 
@@ -32,6 +33,7 @@ __all__ = [
     "NonCentered",
     "PartlyCentered",
     "Program",
+    "Stepwise",
     "Target",
     "Trace",
     "as_target",

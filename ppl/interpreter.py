@@ -84,6 +84,7 @@ class Interpreter(abc.ABC):
     """
 
     keeps: tuple[str, ...] = ()
+    inner: "type[Interpreter] | None" = None  # of what kind the parts of the program are run: None means of this one
 
     def __init__(self, inputs: Inputs, rules: Rules = NO_RULES, prefix: str = "") -> None:
         self.inputs, self.rules, self.prefix = inputs, rules, prefix
@@ -293,11 +294,27 @@ class Interpreter(abc.ABC):
     def child(self, inputs: Inputs, rules: Rules | None = None, name: str = "") -> "Interpreter":
         """A fresh interpreter of the same kind for a part of the program."""
         prefix = self.prefix + (f"{name}." if name else "")
-        return type(self)(inputs, self.rules if rules is None else rules, prefix)
+        return (self.inner or type(self))(inputs, self.rules if rules is None else rules, prefix)
 
     def pure(self, body: Callable) -> "Pure":
         """`body` as a function of (inputs, args, kwargs) that returns its result and its record."""
         return Pure(self, body)
+
+    def scan(
+        self, f: Callable, init: Any, xs: Any, steps: int, *, reverse: bool = False, unroll: int | bool = 1
+    ) -> tuple[Any, Any]:
+        """A body repeated along time; one interpreter opens it instead, to take one step at a time (see `stepwise.py`)."""
+        body = self.pure(f)
+
+        def step(carry: Any, x: Any) -> tuple[Any, Any]:
+            inputs, x = x
+            (carry, y), record = body(inputs, (carry, x), {})
+            return carry, (y, record)
+
+        every = (self.inputs.lanes(steps), xs)
+        carry, (ys, record) = jax.lax.scan(step, init, every, length=steps, reverse=reverse, unroll=unroll)
+        body.absorb(record, "scan", steps)
+        return carry, ys
 
     def absorb(self, record: Record, table: Table) -> None:
         """Join what a body did, already stacked and summed, to what happened so far."""

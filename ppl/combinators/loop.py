@@ -25,19 +25,7 @@ def scan(
     parent = current()
     if parent is None:
         return jax.lax.scan(f, init, xs, length, reverse=reverse, unroll=unroll)
-    steps = _length(xs, length)
-    body = parent.pure(f)
-
-    def step(carry: Any, x: Any) -> tuple[Any, Any]:
-        inputs, x = x
-        (carry, y), record = body(inputs, (carry, x), {})
-        return carry, (y, record)
-
-    carry, (ys, record) = jax.lax.scan(
-        step, init, (parent.inputs.lanes(steps), xs), length=steps, reverse=reverse, unroll=unroll
-    )
-    body.absorb(record, "scan", steps)
-    return carry, ys
+    return parent.scan(f, init, xs, _length(xs, length), reverse=reverse, unroll=unroll)
 
 
 def fori_loop(lower: int, upper: int, body_fun: Callable, init_val: Any) -> Any:

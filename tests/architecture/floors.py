@@ -13,7 +13,7 @@ FLOORS = {
         ["distributions", "choices", "transforms"],
         ["site", "values", "interpreter", "interpreters", "trace"],
         ["program", "primitives", "combinators", "checks", "graph", "reparam", "marginal"],
-        ["target", "predictive", "lint", "from_numpyro", "random_module"],
+        ["target", "predictive", "stepwise", "lint", "from_numpyro", "random_module"],
         ["__init__"],
     ],
     "inference": [
