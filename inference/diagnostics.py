@@ -43,6 +43,8 @@ def summary(posterior, names, interval: float) -> Summary:
 def footer(posterior) -> str:
     """Divergences, gradients and seconds in a line."""
     parts, made = [], posterior.provenance
+    if posterior.log_evidence is not None:
+        parts.append(f"log evidence {posterior.log_evidence:.6g} +- {posterior.log_evidence_error:.2g}")
     if "diverging" in posterior.stats:
         parts.append(f"{int(np.sum(posterior.stats['diverging']))} divergences")
     if made.get("biased"):

@@ -15,7 +15,8 @@ from ppl.choices import flatten, nest, paths, put
 
 SCHEMA = "evidentia.posterior"
 VERSION = 1
-GROUPS = ("draws", "stats", "warmup_stats", "warmup_draws")
+GROUPS = ("draws", "stats", "warmup_stats", "warmup_draws", "stages")
+NUMBERS = ("log_evidence", "log_evidence_error")
 
 
 def save(posterior, path) -> None:
@@ -26,6 +27,7 @@ def save(posterior, path) -> None:
         names[group] = [list(p) for p, _ in flat]
         arrays.update({f"{group}/{i}": np.asarray(x) for i, (_, x) in enumerate(flat)})
     header = {"schema": SCHEMA, "version": VERSION, "names": names, "provenance": posterior.provenance}
+    header |= {name: getattr(posterior, name) for name in NUMBERS}
     with open(path, "wb") as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)
 
@@ -51,10 +53,11 @@ def load(path) -> Any:
                     "Update evidentia."
                 )
             groups = {
-                group: _nested({tuple(path): file[f"{group}/{i}"] for i, path in enumerate(header["names"][group])})
+                group: _nested({tuple(path): file[f"{group}/{i}"] for i, path in enumerate(header["names"].get(group, []))})
                 for group in GROUPS
             }
-            return Posterior(**groups, provenance=header["provenance"])
+            numbers = {name: header.get(name) for name in NUMBERS}  # files of older versions lack them
+            return Posterior(**groups, **numbers, provenance=header["provenance"])
     except (zipfile.BadZipFile, EOFError, KeyError, OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
         if isinstance(error, FileNotFoundError):
             raise

@@ -33,7 +33,9 @@ class Population(NamedTuple):
     - `log_divided`: (), what was taken out of all weights when they were made equal.
     - `ancestors`: (N,), the slot in the population before the last resampling.
     - `families`: (N,), the slot in the first population: who descends from whom tells the error of the evidence.
-    - `num_resampled`: (), how often particles were replaced.
+    - `level`: (), which target of its path the population is weighted for.
+    - `log_apart`: (), log of how much weighting has changed the chance that two particles are of different families.
+    - `settled`: (), the part of the variance of `log_evidence` that dates from before the families were counted anew.
     """
 
     particles: Any
@@ -41,15 +43,19 @@ class Population(NamedTuple):
     log_divided: jax.Array
     ancestors: jax.Array
     families: jax.Array
-    num_resampled: jax.Array
+    level: jax.Array
+    log_apart: jax.Array
+    settled: jax.Array
 
     @staticmethod
-    def of(particles, log_weights=None) -> "Population":
+    def of(particles, log_weights=None, level: Any = 0) -> "Population":
         """Independent particles, by default of weight one each: properly weighted for the law they were drawn from."""
         size = jax.tree.leaves(particles)[0].shape[0]
         log_weights = jnp.zeros(size) if log_weights is None else log_weights
         slots = jnp.arange(size, dtype=jnp.int32)
-        return Population(particles, log_weights, jnp.zeros((), log_weights.dtype), slots, slots, jnp.int32(0))
+        zero = jnp.zeros((), log_weights.dtype)
+        new = Population(particles, log_weights, zero, slots, slots, jnp.asarray(level), zero, zero)
+        return new._replace(log_apart=-jnp.log(new._replace(log_weights=jnp.zeros_like(log_weights))._apart))
 
     @property
     def log_evidence(self) -> jax.Array:
@@ -60,16 +66,29 @@ class Population(NamedTuple):
     def log_evidence_error(self) -> jax.Array:
         """Standard error of `log_evidence`, from this one run.
 
-        Two particles drawn by their weights belong to different families with a probability that falls with each
-        resampling, and the faster the more the evidence varies (Lee and Whiteley, Biometrika 105, 2018, arXiv:1509.00394,
-        equation 10). Derived for multinomial resampling. Where few families are left it says too little: see
-        `num_families`.
+        The relative variance of the evidence is what weighting takes from the chance that two particles, drawn by their
+        weights, are of different families. For multinomial resampling that chance falls by (N - 1) / N whenever particles are
+        resampled, and to divide it by what is expected gives the estimator of Lee and Whiteley (Biometrika 105, 2018,
+        arXiv:1509.00394, equation 10). Here it is divided by what it did fall by, which serves any unbiased resampler, and
+        is less noisy. Where few families are left it says too little: see `num_families`.
         """
-        size = len(self.families)
-        shares = jnp.zeros(size, self.log_weights.dtype).at[self.families].add(self.weights)
-        apart = 1 - jnp.sum(shares**2)
-        correction = jnp.exp((self.num_resampled + 1) * jnp.log(size / max(size - 1, 1)))
-        return jnp.sqrt(jnp.maximum(1 - correction * apart, 0.0))
+        return jnp.sqrt(self.settled + self._variance)
+
+    @property
+    def _variance(self):
+        """Of `log_evidence`, since the families were counted."""
+        return jnp.maximum(-jnp.expm1(self.log_apart + jnp.log(self._apart)), 0.0)
+
+    @property
+    def _apart(self):
+        """The chance that two particles, drawn by their weights, are of different families."""
+        shares = jnp.zeros(len(self.families), self.log_weights.dtype).at[self.families].add(self.weights)
+        return jnp.maximum(1 - jnp.sum(shares**2), jnp.finfo(shares.dtype).tiny)
+
+    def as_founders(self) -> "Population":
+        """The same, with every particle the first of its family; what the families have told so far is settled."""
+        new = self._replace(families=jnp.arange(len(self.families), dtype=jnp.int32), settled=self.settled + self._variance)
+        return new._replace(log_apart=-jnp.log(new._apart))
 
     @property
     def num_families(self) -> jax.Array:
@@ -92,19 +111,26 @@ class Population(NamedTuple):
         values = jax.vmap(f)(self.particles)
         return jax.tree.map(lambda x: jnp.tensordot(self.weights.astype(jnp.result_type(x, float)), x, 1), values)
 
-    def reweighted(self, log_increments) -> "Population":
-        """Another target: each particle's gamma, new over old, in logs (N,)."""
-        return self._replace(log_weights=self.log_weights + log_increments)
+    def reweighted(self, log_increments, level=None) -> "Population":
+        """Another target: each particle's gamma, new over old, in logs (N,). What is not a number counts as weight zero."""
+        log_increments = jnp.where(is_weight(log_increments), log_increments, -jnp.inf)
+        level = self.level if level is None else jnp.asarray(level, self.level.dtype)
+        return self._replace(log_weights=self.log_weights + log_increments, level=level)
 
     def resampled(self, key, resampler: Resampler) -> "Population":
         """The same target, with weights as `resampler` leaves them."""
         new = resampler(key, self.particles, self.log_weights)
         level = jax.lax.stop_gradient(logmeanexp(new.log_weights))
-        return Population(
-            new.particles,
-            new.log_weights - level,
-            self.log_divided + level,
-            new.ancestors.astype(jnp.int32),
-            self.families[new.ancestors],
-            self.num_resampled + jnp.any(new.ancestors != jnp.arange(len(new.ancestors))),
+        after = self._replace(
+            particles=new.particles,
+            log_weights=new.log_weights - level,
+            log_divided=self.log_divided + level,
+            ancestors=new.ancestors.astype(jnp.int32),
+            families=self.families[new.ancestors],
         )
+        return after._replace(log_apart=self.log_apart + jnp.log(self._apart) - jnp.log(after._apart))
+
+
+def is_weight(log_weight):
+    """Whether it is the log of a weight: no NaN, and not infinite."""
+    return log_weight < jnp.inf

@@ -35,6 +35,10 @@ class Posterior:
     - `warmup_stats`, `warmup_draws`: the same for the warm-up; draws only if asked for.
     - `provenance`: plain values: key, settings, versions, seconds, gradients.
     - `program`: the conditioned program, if the target came from one. It is not saved.
+    - `log_evidence`, `log_evidence_error`: log of the probability of the data, and its standard error, where the algorithm
+      estimates them (`inf.smc`); else None.
+    - `stages`: of sequential Monte Carlo, statistics by stage, arrays (stage,), or (island, stage).
+    - `run`: of sequential Monte Carlo, the weighted population and what was kept of its history. It is not saved.
     """
 
     draws: dict[str, Any]
@@ -43,6 +47,10 @@ class Posterior:
     warmup_draws: dict[str, Any] = dataclasses.field(default_factory=dict)
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     program: Any = None
+    log_evidence: float | None = None
+    log_evidence_error: float | None = None
+    stages: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    run: Any = None
 
     def __getitem__(self, name: str):
         """The draws of a site, (chain, draw, ...); dotted names reach into nested programs."""

@@ -73,8 +73,8 @@ class Stepwise(eqx.Module):
         if len(loops) != 1:
             found = "none" if not loops else str(len(loops))
             raise ValueError(
-                f"a program that is taken step by step has exactly one ppl.scan in its own function, but this one has {found}. "
-                "Write what happens in one step as the body of one ppl.scan."
+                "a program that is taken step by step has exactly one ppl.scan in its own function, but this one has "
+                f"{found}. Write what happens in one step as the body of one ppl.scan."
             )
         loop = loops[0]
         if loop.reverse:
@@ -82,8 +82,8 @@ class Stepwise(eqx.Module):
         after = [name for name in table if name not in loop.before and name not in loop.sites and _is_random(table[name])]
         if after:
             raise ValueError(
-                f"site {quote(after)} comes after the ppl.scan, but a program that is taken step by step ends with it. Move it "
-                "into the last step, or ahead of the loop."
+                f"site {quote(after)} comes after the ppl.scan, but a program that is taken step by step ends with it. Move "
+                "it into the last step, or ahead of the loop."
             )
         self.program, self.length = program, loop.steps
         self.latent = tuple(name for name in loop.sites if _is_random(table[name], "latent"))

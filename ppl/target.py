@@ -181,6 +181,10 @@ class Target(eqx.Module):
         """
         return self._interpret(Relaxed, position).total("log_prior", "log_likelihood", "log_jacobian")
 
+    def log_jacobian(self, position: Array) -> Array:
+        """log |det d constrain / d position|: the difference between densities of positions and of choices; a scalar."""
+        return self._interpret(Unconstrained, position).total("log_jacobian")
+
     # -- going back and forth --------------------------------------------------------------------------------------------
 
     def constrain(self, position: Array) -> Choices:

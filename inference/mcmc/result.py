@@ -1,7 +1,6 @@
 """From what a run has recorded to a `Posterior`: the chains joined and cut to one length, and where they came from."""
 
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ from ..diagnostics import SamplingWarning
 from ..findings import AFTER_A_RUN, findings
 from ..kernel import Kernel
 from ..posterior import Posterior
+from ..provenance import key_words, versions
 from ..run import Outcome
 from ..store import Kept
 from .initial import Superchains
@@ -68,16 +68,12 @@ def provenance(
     gradients_to_start,
 ) -> dict[str, Any]:  # fmt: skip
     """Where a posterior came from, in plain values."""
-    try:
-        ours = version("evidentia")
-    except PackageNotFoundError:
-        ours = "not installed"
     gradients = [group["n_steps"] for group in (posterior.stats, posterior.warmup_stats) if "n_steps" in group]
     return {
         "algorithm": "mcmc",
         "kernel": type(getattr(kernel, "kernel", kernel)).__name__,
         "biased": biased(kernel),
-        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "key": key_words(key),
         "chains": posterior.shape[0],
         "superchains": init.num if isinstance(init, Superchains) else None,
         "draws": int(draws),
@@ -89,7 +85,7 @@ def provenance(
         "compile_seconds": compile_seconds,
         "sampling_seconds": seconds,
         "stopped": stopped,
-        "versions": {"evidentia": ours, "jax": jax.__version__, "numpy": np.__version__},
+        "versions": versions(),
     }
 
 

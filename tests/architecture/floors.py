@@ -20,7 +20,7 @@ FLOORS = {
         ["kernel", "run", "compiled", "progress", "placement", "numerics", "frozen"],
         ["population", "resampling", "integrators", "metrics"],
         # below the algorithms, which return it
-        ["posterior", "io", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"],
+        ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"],
         ["checkpoints", "stream", "store"],
         ["mcmc", "smc", "vi", "exact", "optimise"],
         ["checks"],

@@ -1,0 +1,160 @@
+"""Move: the same target; every particle takes some steps of a Markov kernel that leaves the level's target invariant.
+
+```python
+Move(RandomWalk(), num=10)                       # any kernel of `inference.mcmc`
+Move(HMC(num_steps=8), num=UntilMoved(0.1))      # until particles have forgotten where they were
+```
+
+Settings that the kernel leaves open are learned from the population: the metric is its covariance, weighted and shrunk, and
+the step size follows the acceptance rate of all particles, from move to move and on to the next stage (Fearnhead and Taylor,
+Bayesian Analysis 8, 2013; Buchholz, Chopin and Jacob, Bayesian Analysis 16, 2021, arXiv:1808.07730).
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..kernel import CHAINS, Kernel
+from ..metrics import Dense, Metric
+from ..population import Population
+from .path import Bridge
+from .step import Step, Stepped
+
+MOST = 200  # moves of a stage that has not forgotten where it began
+
+
+class UntilMoved(eqx.Module):
+    """Move until, in every coordinate, positions are correlated at most by `correlation` with those before the moves."""
+
+    correlation: float = 0.1
+    most: int = eqx.field(static=True, default=MOST)
+
+    def __check_init__(self):
+        if not 0 < self.correlation < 1:
+            raise ValueError(f"UntilMoved: correlation must lie between 0 and 1, got {self.correlation!r}.")
+
+
+class Choice(NamedTuple):
+    """What a stage learned (None where the kernel says it itself), and how many moves it made."""
+
+    log_step_size: jax.Array | None
+    metric: Metric | None
+    num: jax.Array
+
+
+class Move(Step):
+    """Take `num` steps of `kernel` with every particle: a number, or a rule such as `UntilMoved()`.
+
+    Statistics: `acceptance_rate`, mean over particles and moves; `step_size`, the last, where it is learned; `num_moves`;
+    `correlation`, the largest over coordinates, between positions before and after: near 1 the particles have hardly moved,
+    and evidence and spread of the population cannot be trusted.
+    """
+
+    kernel: Kernel
+    num: int | UntilMoved = eqx.field(default=10)
+    recorded: Choice | None = None  # of all stages, where they are not to be made anew
+
+    def __check_init__(self):
+        if isinstance(self.num, int) and self.num < 1:
+            raise ValueError(f"Move: num must be at least 1, got {self.num}.")
+        unset = [name for name in self.kernel.learns if getattr(self.kernel, name) is None]
+        more = [name for name in unset if name not in ("step_size", "metric")]
+        if more:
+            raise ValueError(f"Move: a population cannot teach {type(self.kernel).__name__} its {', '.join(more)}; give it.")
+
+    def check(self, path) -> None:
+        if not isinstance(path, Bridge):
+            raise ValueError(f"Move: {type(path).__name__} grows, and its particles have no density of their own to move on.")
+        self.kernel.check(path.target)
+
+    def init(self, population, path):
+        """The step size to begin with; of recorded choices, the number of the stage."""
+        if self.recorded is not None:
+            return jnp.int32(0)
+        dtype = population.log_weights.dtype
+        return jnp.log(jnp.asarray(2.38 / path.target.dim**0.5, dtype)) if self._open("step_size") else None
+
+    def __call__(self, key, population: Population, memory, path) -> Stepped:
+        if self.recorded is None:
+            most, limit = (self.num.most, self.num.correlation) if isinstance(self.num, UntilMoved) else (self.num, None)
+            choice = Choice(memory, covariance(population) if self._open("metric") else None, jnp.int32(most))
+        else:
+            choice, limit = jax.tree.map(lambda x: x[jnp.minimum(memory, len(x) - 1)], self.recorded), None
+        population, choice, info = self._moved(key, population, path, choice, limit)
+        return Stepped(population, choice.log_step_size if self.recorded is None else memory + 1, info, choice)
+
+    def frozen(self, choices) -> "Move":
+        return dataclasses.replace(self, recorded=choices)
+
+    def _open(self, name: str) -> bool:
+        return name in self.kernel.learns and getattr(self.kernel, name) is None
+
+    def _moved(self, key, population, path, choice: Choice, limit):
+        """The population after the moves, the choice with what became of the step size, and statistics."""
+        key_begin, key_move = jax.random.split(key)
+        target, before = path.at_level(population.level), population.particles.position
+        kernel = self._kernel(choice)
+        log_density = jax.vmap(lambda p: path.log_density(p, population.level))(population.particles)
+
+        def begin(key, position, log_density):
+            state = kernel.init(key, target, position)
+            known = "log_density" in state._fields and "gradient" not in state._fields
+            return state._replace(log_density=log_density) if known else state  # so it is not evaluated again
+
+        def move(carry):
+            i, states, log_step_size, rates, _ = carry
+            kernel = self._kernel(choice._replace(log_step_size=log_step_size))
+            keys = jax.random.split(jax.random.fold_in(key_move, i), len(before))
+            states, info = jax.vmap(kernel.step, in_axes=(0, 0, None), axis_name=CHAINS)(keys, states, target)
+            rate = jnp.mean(kernel.acceptance(info)) if hasattr(info, "acceptance_rate") else jnp.nan
+            if self.recorded is None and log_step_size is not None:
+                log_step_size = log_step_size + (rate - kernel.target_acceptance)
+            close = jnp.ones(()) if limit is None else correlation(population, before, states.position)
+            return i + 1, states, log_step_size, rates + rate, close
+
+        def on(carry):
+            return (carry[0] < choice.num) & (True if limit is None else carry[4] > limit)
+
+        keys = jax.random.split(key_begin, len(before))
+        states = jax.vmap(begin, axis_name=CHAINS)(keys, before, log_density)
+        zero = jnp.zeros((), population.log_weights.dtype)
+        num, states, log_step_size, rates, _ = lax.while_loop(
+            on, move, (jnp.int32(0), states, choice.log_step_size, zero, jnp.ones_like(zero))
+        )
+        moved = population._replace(particles=jax.vmap(path.at)(states.position))
+        info = {"acceptance_rate": rates / num, "num_moves": num}
+        info["correlation"] = correlation(population, before, states.position)
+        if log_step_size is not None:
+            info["step_size"] = jnp.exp(log_step_size)
+        return moved, Choice(log_step_size, choice.metric, num), info
+
+    def _kernel(self, choice: Choice) -> Kernel:
+        found = {} if choice.metric is None else {"metric": choice.metric}
+        found |= {} if choice.log_step_size is None else {"step_size": jnp.exp(choice.log_step_size)}
+        return dataclasses.replace(self.kernel, **found)
+
+
+def covariance(population: Population) -> Dense:
+    """The metric of a population's positions: their weighted covariance, shrunk towards its diagonal as if `dim` of the
+    effective particles had shown no correlation."""
+    positions = population.particles.position
+    centred = positions - jnp.sum(population.weights[:, None] * positions, axis=0)
+    found = (population.weights[:, None] * centred).T @ centred
+    trust = population.ess / (population.ess + positions.shape[1])
+    diagonal = jnp.diag(found) + jnp.finfo(found.dtype).tiny ** 0.5
+    return Dense.from_covariance(trust * found + jnp.diag((1 - trust) * diagonal))
+
+
+def correlation(population: Population, before, after) -> jax.Array:
+    """The largest correlation of a coordinate before and after; coordinates that are the same for all count as moved."""
+
+    def mean(x):
+        return jnp.sum(population.weights[:, None] * x, axis=0)
+
+    a, b = before - mean(before), after - mean(after)
+    spread = jnp.sqrt(mean(a**2) * mean(b**2))
+    return jnp.max(jnp.where(spread > 0, mean(a * b) / jnp.where(spread > 0, spread, 1), 0.0))

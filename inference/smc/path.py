@@ -1,0 +1,117 @@
+"""Path: a way from a law that can be sampled to the posterior, through targets that differ little from one to the next.
+
+    level -> target
+
+A *bridge* joins laws over the same sites: its particles stay where they are while their weights change (`tempering.py`,
+`data_order.py`, `threshold.py`). A *growing* path adds sites: its particles are extended (`stepwise.py`, a program's loop).
+(Del Moral, Doucet and Jasra, JRSS B 68, 2006; Chopin, Biometrika 89, 2002.)
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+
+from ..population import Population
+
+
+class Path(eqx.Module):
+    """The contract of all paths.
+
+    - `level_name`: what a level is called in statistics and sentences.
+    - `length`: the number of stages, where it is known before the run; else None.
+    """
+
+    level_name: ClassVar[str] = "level"
+
+    @property
+    def length(self) -> int | None:
+        return None
+
+    @abc.abstractmethod
+    def start(self, key, num: int) -> Population:
+        """`num` particles, properly weighted for the first level."""
+
+    @abc.abstractmethod
+    def ended(self, level) -> jax.Array:
+        """Whether `level` is the last one."""
+
+    @abc.abstractmethod
+    def choices(self, particle) -> dict[str, Any]:
+        """What a posterior keeps of one particle, a nested dict by site."""
+
+    @abc.abstractmethod
+    def told(self, level) -> str:
+        """Where a level is, in words, for sentences."""
+
+
+class Bridge(Path):
+    """A path over one space. A particle is a point with those parts of its densities that all levels are made of."""
+
+    target: eqx.AbstractVar[Any]
+
+    @abc.abstractmethod
+    def at(self, position) -> Any:
+        """The particle at a flat position (dim,), with its densities evaluated."""
+
+    @abc.abstractmethod
+    def log_density(self, particle, level) -> jax.Array:
+        """+log density of the target at `level`, from what the particle holds."""
+
+    def log_ratio(self, particles, old, new) -> jax.Array:
+        """(N,): log density at level `new`, less that at level `old`."""
+        return jax.vmap(lambda p: self.log_density(p, new) - self.log_density(p, old))(particles)
+
+    @abc.abstractmethod
+    def furthest(self, population: Population, fits: Callable[[Any], jax.Array]) -> jax.Array:
+        """The furthest level whose log ratios (N,) still fit; one beyond the present level in any case."""
+
+    @abc.abstractmethod
+    def at_level(self, level) -> Any:
+        """The target of a level, as kernels move on it."""
+
+    @abc.abstractmethod
+    def check_levels(self, levels) -> None:
+        """Raise ValueError, with a sentence, for levels (num,) that are not on the path, or don't lead to its end."""
+
+    def choices(self, particle):
+        return self.target.record(particle.position)
+
+
+class Growing(Path):
+    """A path whose every stage adds sites."""
+
+    @abc.abstractmethod
+    def extend(self, key, population: Population) -> tuple[Population, jax.Array]:
+        """The population, grown by one stage, and the log ratios (N,) by which it is to be reweighted."""
+
+
+class Level(eqx.Module):
+    """The target of a bridge at a level, for kernels that need its log density alone."""
+
+    path: Bridge
+    level: Any
+
+    @property
+    def dim(self) -> int:
+        return self.path.target.dim
+
+    @property
+    def slots(self):
+        return self.path.target.slots
+
+    @property
+    def is_discrete(self):
+        return self.path.target.is_discrete
+
+    def refuse_discrete(self, who: str, slots=None) -> None:
+        self.path.target.refuse_discrete(who, slots)
+
+    def refuse_continuous(self, who: str, slots=None) -> None:
+        self.path.target.refuse_continuous(who, slots)
+
+    def log_density(self, position):
+        """+log density at `position` (dim,), up to a constant; a scalar."""
+        return self.path.log_density(self.path.at(position), self.level)

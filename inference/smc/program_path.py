@@ -1,0 +1,127 @@
+"""A program's loop as a path: each stage takes the `ppl.scan` one step further and weighs the data of that step.
+
+```python
+path = ByStep().of(walk(100, 1.0, 2.0) | {"y": y})
+path = ByStep(proposal=guide).of(...)     # guide(carry, x, data): a program that proposes the choices of a step
+path = ByStep(twist=look_ahead).of(...)   # look_ahead(carry, x, data): log of how well the next step's data will fit
+```
+
+Without a proposal choices are drawn from the program (Gordon, Salmond and Smith, 1993); with one, weights are
+
+    program density of choices and data / proposal density of the choices
+
+(Doucet, Godsill and Andrieu, 2000). A twist psi weighs particles by what is to come, and is taken back a step later: the
+target of stage t is gamma_t x psi_t, and at the end psi is one (Pitt and Shephard, JASA 94, 1999; Whiteley and Lee, Ann.
+Statist. 42, 2014). Any positive psi is right; a good one makes weights even.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+import ppl
+from ppl.choices import merge
+
+from ..population import Population
+from .path import Growing
+
+
+class ByStep(eqx.Module):
+    """How the steps of a program's loop are proposed and foreseen; see the file's docstring.
+
+    - `proposal`: `proposal(carry, x, data)` returns a program over latent sites of the step; those that it leaves out are
+      drawn from the model. `x` is the step's slice of the scan's `xs`, `data` a dict of the step's data.
+    - `twist`: `twist(carry, x, data)` returns a scalar log weight; `x` and `data` are those of the next step.
+    """
+
+    proposal: Callable | None = eqx.field(static=True, default=None)
+    twist: Callable | None = eqx.field(static=True, default=None)
+
+    def of(self, program) -> "ProgramPath":
+        """The path of a conditioned program with one `ppl.scan`.
+
+        Raises:
+            ValueError: for something else than a program, or a program that cannot be taken step by step.
+        """
+        if not isinstance(program, ppl.Program):
+            raise ValueError(f"smc: a particle filter needs a program with a ppl.scan, got {type(program).__name__}.")
+        return ProgramPath(ppl.Stepwise(program), self.proposal, self.twist)
+
+
+class Walker(NamedTuple):
+    """A particle: the choices made `before` the loop, what the loop carries, the choices of the last step, and the twist."""
+
+    before: dict[str, Any]
+    carry: Any
+    choices: dict[str, Any]
+    log_twist: jax.Array
+
+
+class ProgramPath(Growing):
+    """See the file's docstring. A level is the number of steps taken."""
+
+    opened: ppl.Stepwise
+    proposal: Callable | None = eqx.field(static=True)
+    twist: Callable | None = eqx.field(static=True)
+
+    level_name: ClassVar[str] = "steps_taken"
+
+    @property
+    def length(self) -> int:
+        return self.opened.length
+
+    def start(self, key, num: int) -> Population:
+        """Particles that have taken the first step."""
+        key_begin, key_step = jax.random.split(key)
+        begun = jax.vmap(self.opened.begin)(jax.random.split(key_begin, num))
+        zero = jnp.zeros_like(begun.log_likelihood)
+        step = jax.vmap(self.step, in_axes=(0, None, 0))
+        walkers, log_weights = step(jax.random.split(key_step, num), jnp.int32(0), Walker(begun.before, begun.carry, {}, zero))
+        return Population.of(walkers, zero, level=jnp.int32(1)).reweighted(begun.log_likelihood + log_weights)
+
+    def ended(self, level):
+        return level >= self.opened.length
+
+    def told(self, level) -> str:
+        return f"step {int(level) - 1} of {self.opened.length}"
+
+    def extend(self, key, population: Population) -> tuple[Population, jax.Array]:
+        step = jax.vmap(self.step, in_axes=(0, None, 0))
+        keys = jax.random.split(key, len(population.log_weights))
+        walkers, log_weights = step(keys, population.level, population.particles)
+        return population._replace(particles=walkers, level=population.level + 1), log_weights
+
+    def step(self, key, t, walker: Walker, given=None) -> tuple[Walker, jax.Array]:
+        """One particle's step number `t`, and its log weight. `given`: choices to make, as if proposed."""
+        proposed, log_q = self.proposed(key, t, walker, given)
+        new = self.opened.step(key, t, walker.before, walker.carry, proposed)
+        log_twist = self.foreseen(t + 1, walker.before, new.carry)
+        moved = Walker(walker.before, new.carry, new.choices, log_twist)
+        return moved, new.log_weight - log_q + (log_twist - walker.log_twist)
+
+    def proposed(self, key, t, walker: Walker, given=None):
+        """Choices proposed for a step, and the log density that they are proposed with."""
+        if self.proposal is None:
+            return ({}, 0.0) if given is None else (given, self.prior(t, walker, given))
+        guide = self.proposal(walker.carry, *self.opened.seen(t, walker.before))
+        if given is None:
+            trace = guide.simulate(jax.random.fold_in(key, t))
+            return trace.choices, trace.log_density
+        return given, guide.log_density(given)
+
+    def prior(self, t, walker: Walker, given):
+        """The log density of choices of a step under the program."""
+        return self.opened.step(None, t, walker.before, walker.carry, given).log_prior
+
+    def foreseen(self, t, before, carry):
+        """The log twist of a particle that is about to take step `t`; zero when there is none."""
+        if self.twist is None:
+            return jnp.zeros(())
+        there = jnp.minimum(t, self.opened.length - 1)
+        return jnp.where(t < self.opened.length, self.twist(carry, *self.opened.seen(there, before)), 0.0)
+
+    def choices(self, particle: Walker):
+        return merge(particle.before, particle.choices)
