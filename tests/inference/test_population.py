@@ -74,16 +74,49 @@ def test_a_forgotten_weight_would_be_seen():
         del RESAMPLERS["Forgetful"]
 
 
-@pytest.mark.parametrize("name", ["Multinomial", "When"])
+@pytest.mark.parametrize("name", [n for n, member in RESAMPLERS.items() if member.indices and n != "Metropolis"])  # biased
 def test_the_error_is_that_of_repeated_runs(name):
-    """z-scores of log evidence have standard deviation one: here within 5 %, of 4,000 runs (their own error is 1.1 %)."""
+    """z-scores of log evidence have standard deviation one: here within 6 %, of 4,000 runs (their own error is 1.1 %)."""
     resampler = rs.When(rs.Multinomial(), ess=0.5) if name == "When" else RESAMPLERS[name].resampler
-    run = jax.jit(jax.vmap(lambda key: filtered(key, resampler, 2000)))
-    population = run(jax.random.split(jax.random.key(1), 4000))
-    found, error = jax.vmap(lambda p: (p.log_evidence, p.log_evidence_error))(population)
-    z = (np.asarray(found) - np.log(exact().sum())) / np.asarray(error)
-    assert abs(z.mean()) < 0.1
-    assert abs(z.std() - 1) < 0.05
+    z = z_scores(lambda key: filtered(key, resampler, 1000), 4000, np.log(exact().sum()))
+    assert abs(z.mean()) < 0.12
+    assert abs(z.std() - 1) < 0.06
+
+
+def z_scores(run, num: int, truth: float):
+    """Of `num` runs (num,): how many of its own standard errors each log evidence is off."""
+    found, error = jax.jit(jax.vmap(lambda key: (lambda p: (p.log_evidence, p.log_evidence_error))(run(key))))(
+        jax.random.split(jax.random.key(1), num)
+    )
+    return (np.asarray(found) - truth) / np.asarray(error)
+
+
+SLOW = np.array([[0.95, 0.04, 0.01], [0.03, 0.95, 0.02], [0.01, 0.04, 0.95]])
+
+
+def long_filter(key, size: int, length: int) -> Population:
+    """A bootstrap filter of a chain that moves slowly, so long that one family alone would be left."""
+    seen = jnp.log(jnp.asarray(SEEN))
+
+    def step(t, population):
+        choose, draw = jax.random.split(jax.random.fold_in(key, t))
+        population = population.resampled(choose, rs.Multinomial())
+        moved = jax.random.categorical(draw, jnp.log(SLOW)[population.particles])
+        return population._replace(particles=moved).reweighted(seen[t % 3, moved] * 0.5)
+
+    begun = Population.of(jax.random.categorical(key, jnp.log(START), shape=(size,)))
+    return jax.lax.fori_loop(0, length, step, begun)
+
+
+def test_families_are_counted_anew_before_they_die_out():
+    """In 400 steps all of 400 particles descend from one; the error is right nevertheless: 1,000 runs, within 12 %. (By the
+    formula of Lee and Whiteley it would be one, for all runs.)"""
+    alpha, log_z = START.copy(), 0.0
+    for t in range(400):
+        alpha = (alpha @ SLOW) * np.sqrt(SEEN[t % 3])
+        log_z, alpha = log_z + np.log(alpha.sum()), alpha / alpha.sum()
+    found = z_scores(lambda key: long_filter(key, 400, 400), 1000, log_z)
+    assert abs((found - found.mean()).std() - 1) < 0.12
 
 
 def test_means_ess_and_families():
