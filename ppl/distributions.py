@@ -19,6 +19,8 @@ from jax import Array
 from jax.core import Tracer
 from numpyro.distributions.transforms import Transform, biject_to
 
+from ._keys import Key, Shared
+
 Distribution = dist.Distribution
 constraints = dist.constraints
 Constraint = constraints.Constraint
@@ -41,9 +43,15 @@ def is_masked(d: Any) -> bool:
     return isinstance(d, dist.MaskedDistribution)
 
 
-def draw(d: Any, key: Array) -> Array:
+def draw(d: Any, key: Key) -> Array:
     """One value, of shape `d.shape()`."""
-    return d.sample(key)
+    if not isinstance(key, Shared):
+        return d.sample(key)
+    parts = standardise(d)
+    if parts is None:
+        return d.sample(key.own())
+    base, restore = parts
+    return restore(key.mine(base.sample(key.key, (key.size,))))
 
 
 def log_prob(d: Any, value: Array) -> Array:

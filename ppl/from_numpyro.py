@@ -22,6 +22,7 @@ from numpyro.distributions import Distribution, ExpandedDistribution, Independen
 from numpyro.primitives import _PYRO_STACK, Messenger
 
 from . import primitives
+from ._keys import Key, Shared, fold
 from .combinators import cond, scan
 from .program import Model
 
@@ -155,7 +156,7 @@ class _Bridge(Messenger):
         def step(carry: Any, x: Any) -> Any:
             i, carry = carry
             now = [inner for h in around for inner in _at_step(h, i, steps)]
-            with _standing(now), _seeded(None if key is None else jax.random.fold_in(key, i)):
+            with _standing(now), _seeded(None if key is None else fold(key, i)):
                 carry, y = f(carry, x)
             return (i + 1, carry), y
 
@@ -241,7 +242,8 @@ def _sequential(h: Messenger) -> bool:
     return isinstance(h, handlers.seed | handlers.trace)
 
 
-def _seeded(key: Array | None) -> Messenger:
+def _seeded(key: Key | None) -> Messenger:
+    key = key.own() if isinstance(key, Shared) else key
     return handlers.seed(rng_seed=key) if key is not None else handlers.infer_config()
 
 

@@ -23,7 +23,7 @@ from jax import Array
 from jax.extend.core import get_opaque_trace_state
 
 from . import distributions
-from ._keys import fold_name, name_hash
+from ._keys import Key, fold, fold_name, name_hash
 from .choices import EMPTY, Choices, Partial, as_data, lanes
 from .site import Site, Table, describe, describe_distribution, within
 
@@ -39,7 +39,7 @@ class Inputs(NamedTuple):
     """What flows into a run, and is sliced by combinators: a key, data, proposed choices, interventions, and those
     reparameterisations that hold arrays."""
 
-    key: Array | None = None
+    key: Key | None = None
     data: Choices = {}
     given: Choices = {}
     do: Choices = {}
@@ -52,7 +52,7 @@ class Inputs(NamedTuple):
 
     def lanes(self, length: int) -> "Inputs":
         """The inputs that a body repeated `length` times can use, keys and arrays with a leading axis of that length."""
-        keys = None if self.key is None else jax.vmap(jax.random.fold_in, (None, 0))(self.key, jnp.arange(length))
+        keys = None if self.key is None else jax.vmap(fold, (None, 0))(self.key, jnp.arange(length))
         return Inputs(keys, *(lanes(tree, length) for tree in self[1:]))
 
 

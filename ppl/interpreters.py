@@ -125,6 +125,17 @@ class Generate(Interpreter):
         return given
 
 
+@cache
+def weighing_all_but(addresses: frozenset[str]) -> type[Generate]:
+    """Generate, with the given values of these sites made as if they had been drawn: they weigh nothing."""
+
+    class Weighing(Generate):
+        def latent(self, site: Site) -> Array:
+            return self.inputs.given[site.name] if site.address in addresses else super().latent(site)
+
+    return Weighing
+
+
 class Unconstrained(Interpreter):
     """Given values are unconstrained reals, mapped onto each site's support; the log Jacobian is added up.
 

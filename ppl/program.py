@@ -17,7 +17,7 @@ from jax import Array
 
 from . import checks
 from ._errors import nearest
-from ._keys import check_key
+from ._keys import Key, check_key
 from .choices import EMPTY, Choices, flatten, holes, merge, paths, put, remove
 from .interpreter import NO_RULES, Inputs, Interpreter, Rules, activate
 from .interpreters import Assess, Generate, Inspect, Replay, Simulate
@@ -218,7 +218,7 @@ class Program:
         """Call the model function under the current interpreter."""
         return self.fn(*self.args, **self.kwargs)
 
-    def interpret(self, kind: type[Interpreter], key: Array | None = None, given: Choices = EMPTY) -> tuple[Interpreter, Any]:
+    def interpret(self, kind: type[Interpreter], key: Key | None = None, given: Choices = EMPTY) -> tuple[Interpreter, Any]:
         """Run under a fresh interpreter of `kind`; returns it, with its record, and the model's return value."""
         interpreter = kind(Inputs(key, self._data, given, self.do, _with_arrays(self.rules.reparams)), self.rules)
         with activate(interpreter), checks.sentences():

@@ -12,7 +12,9 @@ The program's function is run again at every step, up to the loop, with the choi
 them the compiler takes out of the loop. Particle filters live on this.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from copy import copy
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,9 +22,10 @@ import jax
 from jax import Array
 
 from ._errors import quote
+from ._keys import Key, fold
 from .choices import EMPTY, Choices
-from .interpreter import Inputs, Interpreter, activate
-from .interpreters import Assess, Generate, Inspect, Simulate
+from .interpreter import Inputs, Interpreter, activate, current
+from .interpreters import Assess, Generate, Inspect, Simulate, weighing_all_but
 from .program import Program
 
 
@@ -89,19 +92,29 @@ class Stepwise(eqx.Module):
         self.latent = tuple(name for name in loop.sites if _is_random(table[name], "latent"))
         self.before = tuple(name for name in loop.before if _is_random(table[name], "latent"))
 
-    def begin(self, key: Array, given: Choices = EMPTY) -> Begun:
+    @property
+    def prelude(self) -> Program:
+        """The program up to its loop: a program of the sites before it alone."""
+        program = self.program
+        return Program(_Prelude(program.fn), program.args, program.kwargs, program._data, program.do, program.rules)
+
+    def begin(self, key: Key, given: Choices = EMPTY) -> Begun:
         """Draw what comes before the loop, but for what is given of it."""
         reached = self._reach(Generate if given else Simulate, key, given)
         record = reached.interpreter.record
         return Begun(reached.init, record.trees.get("choices", {}), reached.interpreter.total("log_likelihood"))
 
-    def step(self, key: Array | None, t: Any, before: Choices, carry: Any, given: Choices = EMPTY) -> Stepped:
-        """Step number `t` (from 0) from `carry`. Choices that are not `given` are drawn with `key`."""
+    def step(
+        self, key: Array | None, t: Any, before: Choices, carry: Any, given: Choices = EMPTY, drawn: Iterable[str] = ()
+    ) -> Stepped:
+        """Step number `t` (from 0) from `carry`. Choices that are not `given` are drawn with `key`; those of the sites `drawn`
+        (addresses) are given too, but weigh as if they had been drawn: nothing."""
         reached = self._reach(Assess, key, before)
         outer = reached.interpreter.inputs
         sliced, x = _at(t, (outer._replace(key=None).lanes(self.length), reached.xs))
-        key = None if key is None else jax.random.fold_in(key, t)
-        inner = Generate(sliced._replace(key=key, given=given), reached.interpreter.rules)
+        key = None if key is None else fold(key, t)
+        kind = weighing_all_but(frozenset(drawn)) if drawn else Generate
+        inner = kind(sliced._replace(key=key, given=given), reached.interpreter.rules)
         with activate(inner):
             carry, _ = reached.body(carry, x)
         choices = inner.record.trees.get("choices", {})
@@ -113,12 +126,25 @@ class Stepwise(eqx.Module):
         reached = self._reach(Assess, None, before)
         return _at(t, (reached.xs, Inputs(data=reached.interpreter.inputs.data).lanes(self.length).data))
 
-    def _reach(self, kind: type[Interpreter], key: Array | None, given: Choices) -> "_Reached":
+    def _reach(self, kind: type[Interpreter], key: Key | None, given: Choices) -> "_Reached":
         try:
             self.program.interpret(_stopping(kind), key, given)
         except _Reached as reached:
             return reached
         raise AssertionError("the program did not come to its loop again")
+
+
+class _Prelude(NamedTuple):
+    """A model's function, run until it comes to its loop."""
+
+    fn: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        interpreter: Any = current()
+        stopping = copy(interpreter)  # it writes to the same record and table
+        stopping.__class__ = _stopping(type(interpreter))
+        with activate(stopping), suppress(_Reached):
+            self.fn(*args, **kwargs)
 
 
 class _Loop(NamedTuple):

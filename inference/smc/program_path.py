@@ -23,10 +23,13 @@ import jax
 import jax.numpy as jnp
 
 import ppl
-from ppl.choices import merge
+from ppl._keys import Shared, fold
+from ppl.choices import flatten, merge, nest
 
 from ..population import Population
 from .path import Growing
+
+PARTICLES = "particles"  # the axis over all particles
 
 
 class ByStep(eqx.Module):
@@ -76,10 +79,10 @@ class ProgramPath(Growing):
     def start(self, key, num: int) -> Population:
         """Particles that have taken the first step."""
         key_begin, key_step = jax.random.split(key)
-        begun = jax.vmap(self.opened.begin)(jax.random.split(key_begin, num))
+        shared = Shared(key_begin, PARTICLES, num)
+        begun = jax.vmap(lambda _: self.opened.begin(shared), axis_name=PARTICLES)(jnp.arange(num))
         zero = jnp.zeros_like(begun.log_likelihood)
-        step = jax.vmap(self.step, in_axes=(0, None, 0))
-        walkers, log_weights = step(jax.random.split(key_step, num), jnp.int32(0), Walker(begun.before, begun.carry, {}, zero))
+        walkers, log_weights = self._together(key_step, jnp.int32(0), Walker(begun.before, begun.carry, {}, zero))
         return Population.of(walkers, zero, level=jnp.int32(1)).reweighted(begun.log_likelihood + log_weights)
 
     def ended(self, level):
@@ -89,32 +92,32 @@ class ProgramPath(Growing):
         return f"step {int(level) - 1} of {self.opened.length}"
 
     def extend(self, key, population: Population) -> tuple[Population, jax.Array]:
-        step = jax.vmap(self.step, in_axes=(0, None, 0))
-        keys = jax.random.split(key, len(population.log_weights))
-        walkers, log_weights = step(keys, population.level, population.particles)
+        walkers, log_weights = self._together(key, population.level, population.particles)
         return population._replace(particles=walkers, level=population.level + 1), log_weights
 
+    def _together(self, key, t, walkers: Walker):
+        """Step number `t` of all particles, and their log weights (N,)."""
+        shared = Shared(key, PARTICLES, len(walkers.log_twist))
+        return jax.vmap(lambda walker: self.step(shared, t, walker), axis_name=PARTICLES)(walkers)
+
     def step(self, key, t, walker: Walker, given=None) -> tuple[Walker, jax.Array]:
-        """One particle's step number `t`, and its log weight. `given`: choices to make, as if proposed."""
-        proposed, log_q = self.proposed(key, t, walker, given)
-        new = self.opened.step(key, t, walker.before, walker.carry, proposed)
+        """One particle's step number `t`, and its log weight. `given`: all choices of the step, to make as if proposed."""
+        choices, log_q, drawn = self.proposed(key, t, walker, given)
+        new = self.opened.step(key, t, walker.before, walker.carry, choices, drawn)
         log_twist = self.foreseen(t + 1, walker.before, new.carry)
         moved = Walker(walker.before, new.carry, new.choices, log_twist)
         return moved, new.log_weight - log_q + (log_twist - walker.log_twist)
 
     def proposed(self, key, t, walker: Walker, given=None):
-        """Choices proposed for a step, and the log density that they are proposed with."""
+        """Choices proposed for a step, the log density that they are proposed with, and which others the program draws."""
         if self.proposal is None:
-            return ({}, 0.0) if given is None else (given, self.prior(t, walker, given))
+            return ({}, 0.0, ()) if given is None else (given, 0.0, tuple(flatten(given)))
         guide = self.proposal(walker.carry, *self.opened.seen(t, walker.before))
         if given is None:
-            trace = guide.simulate(jax.random.fold_in(key, t))
-            return trace.choices, trace.log_density
-        return given, guide.log_density(given)
-
-    def prior(self, t, walker: Walker, given):
-        """The log density of choices of a step under the program."""
-        return self.opened.step(None, t, walker.before, walker.carry, given).log_prior
+            trace = guide.simulate(fold(key, t))
+            return trace.choices, trace.log_density, ()
+        own = {address: x for address, x in flatten(given).items() if address in guide.sites()}
+        return given, guide.log_density(nest(own)), tuple(flatten(given).keys() - own.keys())
 
     def foreseen(self, t, before, carry):
         """The log twist of a particle that is about to take step `t`; zero when there is none."""
