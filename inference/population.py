@@ -125,17 +125,19 @@ class Population(NamedTuple):
         """The same target, with weights as `resampler` leaves them."""
         new = resampler(key, self.particles, self.log_weights)
         level = jax.lax.stop_gradient(logmeanexp(new.log_weights))
-        after = self._replace(
+        left = self._replace(families=self.families[new.ancestors], log_weights=new.log_weights).num_families
+        # Counted anew before they are resampled: copies of one particle are of one family.
+        few, anew = left < min(FEW, len(self.families) // 4), self.as_founders()
+        names = ("families", "log_apart", "settled")
+        before = self._replace(**{name: jnp.where(few, getattr(anew, name), getattr(self, name)) for name in names})
+        after = before._replace(
             particles=new.particles,
             log_weights=new.log_weights - level,
             log_divided=self.log_divided + level,
             ancestors=new.ancestors.astype(jnp.int32),
-            families=self.families[new.ancestors],
+            families=before.families[new.ancestors],
         )
-        after = after._replace(log_apart=self.log_apart + jnp.log(self._apart) - jnp.log(after._apart))
-        few, anew = after.num_families < min(FEW, len(after.families) // 4), after.as_founders()
-        names = ("families", "log_apart", "settled")
-        return after._replace(**{name: jnp.where(few, getattr(anew, name), getattr(after, name)) for name in names})
+        return after._replace(log_apart=before.log_apart + jnp.log(before._apart) - jnp.log(after._apart))
 
 
 def is_weight(log_weight):

@@ -3,13 +3,14 @@
 - `Last()`: the last population alone. Of a program's loop, the choices of the last step.
 - `Paths()`: what every particle chose at every stage, and its ancestor: whole paths, by following ancestors back. The default
   of programs with a loop. It takes (stages x particles) numbers for each scalar, and for ancestors and weights.
+- `AncestorTree()`: the same without what has died out, for long runs; see `ancestor_tree.py`.
 
 Paths followed back are draws from the smoothing law, but few of them differ long ago: all particles soon descend from one
 (Kitagawa, JCGS 5, 1996). See `smoothing.py` for better ones.
 """
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,19 +18,37 @@ import numpy as np
 
 from ppl.choices import merge
 
+from ..compiled import compiled
 from ..population import Population
 
 
 class History(eqx.Module):
-    """The contract: `keep` is called at every stage, in the compiled loop; `draws` once, at the end."""
+    """The contract: `keep` is called at every stage, in the compiled loop; `draws` once, at the end.
+
+    What is kept is stacked, leading with the stages; or, where `folds`, given to `fold` on the host, block by block.
+    """
+
+    folds: ClassVar[bool] = False
+
+    def num(self, particles: int) -> int:
+        """How many draws the posterior of so many particles has."""
+        return particles
+
+    def fold(self, held, kept) -> Any:
+        """What was held (at first None) with a block of stages more."""
+        raise NotImplementedError
 
     @abc.abstractmethod
     def keep(self, population: Population) -> Any:
         """What to write down of a population: a pytree of arrays."""
 
+    def whole(self, path, population: Population, kept) -> Population:
+        """What the posterior is made of: the last population, or more. `kept` leads with the stages."""
+        return population
+
     @abc.abstractmethod
     def draws(self, path, population: Population, kept, slots) -> dict[str, Any]:
-        """Choices by site (num, ...) of particles of the last population, in `slots` (num,); `kept` leads with the stages."""
+        """Choices by site (num, ...) of particles of the whole population, in `slots` (num,); `kept` leads with the stages."""
 
 
 class Last(History):
@@ -39,8 +58,15 @@ class Last(History):
         return ()
 
     def draws(self, path, population, kept, slots):
-        particles = jax.tree.map(lambda x: x[slots], population.particles)
-        return jax.jit(jax.vmap(path.choices))(particles)
+        slots = np.asarray(slots)
+        more = np.resize(slots, 1 << max(len(slots) - 1, 0).bit_length())  # so that islands share a program
+        particles = jax.tree.map(lambda x: np.asarray(x)[more], population.particles)
+        choices = compiled(_choices, ("smc", "choices"), path, particles)(path, particles)
+        return jax.tree.map(lambda x: np.asarray(x)[: len(slots)], choices)
+
+
+def _choices(path, particles):
+    return jax.vmap(path.choices)(particles)
 
 
 class Kept(NamedTuple):

@@ -19,14 +19,17 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..population import Population
+from .history import History
 from .step import Step
 
 
 class Method(eqx.Module):
-    """A method of sequential Monte Carlo: which `way` to go (its `of(program)` is a path), and what a `stage` does."""
+    """A method of sequential Monte Carlo: which `way` to go (its `of(program)` is a path), what a `stage` does, and the
+    `history` that it needs, where the last population is not all that its posterior is made of."""
 
     way: Any
     stage: Step
+    history: History | None = None
 
 
 class State(NamedTuple):

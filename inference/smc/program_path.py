@@ -51,7 +51,10 @@ class ByStep(eqx.Module):
         """
         if not isinstance(program, ppl.Program):
             raise ValueError(f"smc: a particle filter needs a program with a ppl.scan, got {type(program).__name__}.")
-        return ProgramPath(ppl.Stepwise(program), self.proposal, self.twist)
+        path = ProgramPath(ppl.Stepwise(program), self.proposal, self.twist)
+        if self.proposal is not None:
+            _check_proposal(path)
+        return path
 
 
 class Walker(NamedTuple):
@@ -128,3 +131,30 @@ class ProgramPath(Growing):
 
     def choices(self, particle: Walker):
         return merge(particle.before, particle.choices)
+
+
+def _check_proposal(path: ProgramPath) -> None:
+    """Refuse a proposal of sites that the loop does not have, or that cannot reach all that a site can be."""
+    tables: list[dict[str, Any]] = []
+
+    def look():
+        begun = path.opened.begin(jax.random.key(0))
+        guide = path.proposal(begun.carry, *path.opened.seen(0, begun.before))
+        tables.append(guide.sites())
+        return jnp.zeros(())
+
+    jax.eval_shape(look)
+    sites = path.opened.program.sites()
+    for address, row in tables[-1].items():
+        own = sites.get(address)
+        if own is None or own.kind != "latent" or not own.plates:
+            there = [name for name, row in sites.items() if row.kind == "latent" and row.plates]
+            raise ValueError(
+                f"smc: the proposal has a site '{address}', but the loop's latent sites are {', '.join(there)}. It may "
+                "propose some or all of these, and nothing else."
+            )
+        if row.support_name not in (own.support_name, "real"):
+            raise ValueError(
+                f"smc: the proposal of site '{address}' is {row.support_name}, but the site is {own.support_name}: it never "
+                "proposes the rest, so the answer would be wrong. Take one that reaches everywhere the site can be."
+            )

@@ -1,6 +1,7 @@
 """From a finished run of sequential Monte Carlo to a `Posterior`, and what the run has beside it."""
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ class Run:
     history: History
     states: list[State]  # one an island
     rows: list[Row]  # one an island, leading with (stage,)
+    wholes: list[Population]  # one an island: what its posterior is made of
     population: Population  # the weighted particles of all islands, each island weighted by its evidence
 
     @property
@@ -57,19 +59,21 @@ class Run:
         return np.stack([weighted_quantiles(x, w, quantiles) for x, w in zip(flat[site], kept.log_weights, strict=True)])
 
 
-def joined(populations: list[Population], key) -> tuple[Population, jax.Array]:
+def joined(populations: list[Population], key, *, num: int) -> tuple[Population, jax.Array]:
     """The particles of all islands, each island weighted by its evidence; and slots (num,) of draws of equal weight."""
     whole = populations[0] if len(populations) == 1 else _one(populations)
-    return whole, Systematic().ancestors(jax.random.fold_in(key, SLOTS), whole.log_weights, len(whole.log_weights))
+    return whole, Systematic().ancestors(jax.random.fold_in(key, SLOTS), whole.log_weights, num)
 
 
 def _one(islands: list[Population]) -> Population:
-    size = len(islands[0].log_weights)
+    starts, total = _starts(islands)
     particles = jax.tree.map(lambda *xs: jnp.concatenate(xs), *(p.particles for p in islands))
-    log_weights = jnp.concatenate([p.log_divided + p.log_weights for p in islands])
+    # islands count alike, however many particles they have
+    log_weights = [p.log_divided + p.log_weights + jnp.log(total / len(islands) / len(p.log_weights)) for p in islands]
+    log_weights = jnp.concatenate(log_weights)
     level = logmeanexp(log_weights)
     whole = Population.of(particles, log_weights - level, islands[0].level)._replace(log_divided=level)
-    families = jnp.concatenate([p.families + i * size for i, p in enumerate(islands)])
+    families = jnp.concatenate([p.families + start for start, p in zip(starts, islands, strict=True)])
     shares = jax.nn.softmax(jnp.stack([p.log_evidence for p in islands]))
     variance = jnp.sum(shares**2 * jnp.stack([p.log_evidence_error for p in islands]) ** 2)
     whole = whole._replace(families=families)
@@ -79,7 +83,6 @@ def _one(islands: list[Population]) -> Population:
 def posterior_of(run: Run, slots, program, key, sampling_seconds: float, compile_seconds: float) -> Posterior:
     """Equally weighted draws from the joined population, and where they came from."""
     whole = run.population
-    num = len(whole.log_weights)
     draws = _draws(run, np.asarray(slots))
     program = program if isinstance(program, ppl.Program) else getattr(program, "program", None)
     if program is not None and not isinstance(run.path, Bridge):
@@ -93,7 +96,7 @@ def posterior_of(run: Run, slots, program, key, sampling_seconds: float, compile
         "algorithm": "smc",
         "method": repr(run.method.way).split("(")[0],
         "key": key_words(key),
-        "particles": num // len(run.rows),
+        "particles": len(run.states[0].population.log_weights),
         "islands": len(run.rows),
         "stages": [len(row.taken) for row in run.rows],
         "dtype": str(whole.log_weights.dtype),
@@ -113,11 +116,17 @@ def posterior_of(run: Run, slots, program, key, sampling_seconds: float, compile
     )
 
 
+def _starts(islands: list[Population]) -> tuple[list[int], int]:
+    """The slot where each island begins when they are joined, and their number of particles."""
+    *starts, total = itertools.accumulate((len(p.log_weights) for p in islands), initial=0)
+    return starts, total
+
+
 def _draws(run: Run, slots) -> dict[str, Any]:
-    size, parts = len(run.states[0].population.log_weights), []
-    for i, (state, row) in enumerate(zip(run.states, run.rows, strict=True)):
-        own = slots[(slots >= i * size) & (slots < (i + 1) * size)] - i * size
-        parts.append(run.history.draws(run.path, state.population, row.kept[0], own))
+    parts = []
+    for start, whole, row in zip(_starts(run.wholes)[0], run.wholes, run.rows, strict=True):
+        own = slots[(slots >= start) & (slots < start + len(whole.log_weights))] - start
+        parts.append(run.history.draws(run.path, whole, row.kept[0], own))
     return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *parts)
 
 

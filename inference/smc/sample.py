@@ -27,7 +27,7 @@ from .loop import Method, Row, State, begin, goes_on, some
 from .path import Growing, Path
 from .result import Run, joined, posterior_of
 
-ROWS = 1 << 25  # numbers that the rows of a compiled call may hold
+ROWS = 1 << 22  # numbers that the rows of a compiled call may hold
 MANY_STAGES = 512
 KEPT = 1 << 30  # bytes of history, from which on one is asked to choose
 
@@ -65,10 +65,10 @@ def smc(
             spent before the end.
     """
     limit, begun = seconds(budget), time.monotonic()
-    _check(method, key, particles, islands, store)
+    _check(method, key, particles, islands, history, store)
     path = method.way.of(program)
     method.stage.check(path)
-    history = (Paths() if isinstance(path, Growing) else Last()) if history is None else history
+    history = _history(method, path, history)
     keep = _kept(history, collect)
     keys = [jax.random.fold_in(key, island) for island in range(islands)]
     first = compiled(
@@ -81,7 +81,7 @@ def smc(
         partial(_some, keep=keep, length=length), ("smc", "some", length, history, collect),
         method.stage, path, key, state, np.int32(0),
     )  # fmt: skip
-    last = compiled(joined, ("smc", "joined"), [state.population] * islands, key)
+    _last([state.population] * islands, key, history.num(particles))  # compiled already, where the last populations are all
     with opened(store, method, path, key, particles, islands, (state, row), stages.text()) as held:
         stages.wait()
         compile_seconds = time.monotonic() - begun
@@ -91,8 +91,12 @@ def smc(
         for state in states:
             _refuse_death(state, path, None)
 
+        firsts, gathered = zip(*(_folded(history, None, jax.tree.map(_stacked, row)) for _, row in starts), strict=True)
+        gathered = list(gathered)
+
         def advance(lane, state, _, num):
             state, rows = stages(method.stage, path, keys[lane], state, num)
+            rows, gathered[lane] = _folded(history, gathered[lane], rows)
             return state, jax.tree.map(lambda x: x[None], rows)
 
         outcome = run(
@@ -107,10 +111,14 @@ def smc(
             keeper=held,
         )
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
-    rows = [_all(row, parts) for (_, row), parts in zip(starts, records, strict=True)]
+    rows = [_all(row, parts) for row, parts in zip(firsts, records, strict=True)]
+    if history.folds:
+        rows = [row._replace(kept=(held, row.kept[1])) for row, held in zip(rows, gathered, strict=True)]
     _refuse_end(outcome, path, rows, held is not None)
-    population, slots = last([state.population for state in outcome.states], key)
-    made = Run(method, path, history, outcome.states, rows, population)
+    parts = zip(outcome.states, rows, strict=True)
+    wholes = [history.whole(path, state.population, row.kept[0]) for state, row in parts]
+    population, slots = _last(wholes, key, history.num(particles))(wholes, key)
+    made = Run(method, path, history, outcome.states, rows, wholes, population)
     return posterior_of(made, slots, program, key, outcome.seconds, compile_seconds)
 
 
@@ -130,8 +138,36 @@ def _first(stage, path, key, *, num: int, keep):
     return state, row._replace(taken=jnp.array(True), info=row.info | known, kept=keep(population))
 
 
+def _stacked(x):
+    return np.asarray(x)[None]
+
+
+def _folded(history: History, held: Any, rows: Row) -> tuple[Row, Any]:
+    """Rows without what a history that folds has taken from them, and what it holds now."""
+    if not history.folds:
+        return rows, held
+    kept, collected = rows.kept
+    taken = int(np.sum(rows.taken))
+    return rows._replace(kept=((), collected)), history.fold(held, jax.tree.map(lambda x: np.asarray(x)[:taken], kept))
+
+
 def _some(stage, path, key, state, num, *, keep, length):
     return some(stage, path, keep, key, state, num, length=length)
+
+
+def _last(wholes, key, particles: int):
+    num = particles * len(wholes)
+    return compiled(partial(joined, num=num), ("smc", "joined", num), wholes, key)
+
+
+def _history(method: Method, path: Path, history: History | None) -> History:
+    if method.history is None:
+        return (Paths() if isinstance(path, Growing) else Last()) if history is None else history
+    if history is not None:
+        raise ValueError(
+            f"smc: this method keeps what its posterior is made of itself, in {method.history}: leave out history."
+        )
+    return method.history
 
 
 def _kept(history: History, collect):
@@ -161,8 +197,8 @@ def _route(path: Path) -> Route:
 
 
 def _all(first: Row, parts: list[Row]) -> Row:
-    """All rows of an island, NumPy arrays leading with (stage,)."""
-    rows = jax.tree.map(lambda *xs: np.concatenate([np.asarray(xs[0])[None], *(x[0] for x in xs[1:])]), first, *parts)
+    """All rows of an island, NumPy arrays leading with (stage,). `first` leads so, `parts` with (1, stage)."""
+    rows = jax.tree.map(lambda *xs: np.concatenate([xs[0], *(x[0] for x in xs[1:])]), first, *parts)
     return jax.tree.map(lambda x: x[rows.taken], rows)
 
 
@@ -176,7 +212,7 @@ def _meter(progress, particles: int, islands: int, path: Path) -> Progress:
 # -- what cannot go on -----------------------------------------------------------------------------------------------------
 
 
-def _check(method, key, particles, islands, store) -> None:
+def _check(method, key, particles, islands, history, store) -> None:
     if not isinstance(method, Method):
         raise ValueError(f"smc: expected a method such as tempering() as second argument, got {type(method).__name__}.")
     for name, value, least in (("particles", particles, 2), ("islands", islands, 1)):
@@ -184,6 +220,10 @@ def _check(method, key, particles, islands, store) -> None:
             raise ValueError(f"smc: {name} must be a whole number of at least {least}, got {value!r}.")
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError("smc: key must be one typed key, for example jax.random.key(0).")
+    if store is not None and getattr(history, "folds", False):
+        raise ValueError(
+            f"smc: {history} is held in memory alone, so the run cannot be kept in a store. Leave one of them out."
+        )
     if not (store is None or isinstance(store, Store)):
         raise ValueError(f'smc: store must be a Store, for example Store("runs/nile"), got {type(store).__name__}.')
 
@@ -193,7 +233,8 @@ def _refuse_size(kept, path: Path, islands: int, history: History) -> None:
     if path.length is not None and size * path.length * islands > KEPT and isinstance(history, Paths):
         raise ValueError(
             f"smc: to keep what every particle chose at all {path.length} steps takes "
-            f"{size * path.length * islands / 2**30:.1f} GiB. Keep the last step alone, history=Last(), or fewer particles."
+            f"{size * path.length * islands / 2**30:.1f} GiB. Keep what has descendants, history=AncestorTree(), or the last "
+            "step, history=Last()."
         )
 
 
