@@ -43,4 +43,7 @@ class When(Resampler):
         def keep():
             return Resampled(jax.tree.map(lambda x: x[slots], particles), log_weights[slots], slots)
 
-        return lax.cond(ess(log_weights) <= self.ess * len(log_weights), resample, keep)
+        def alike(new):  # arange is wider in double precision
+            return new._replace(ancestors=new.ancestors.astype(jnp.int32))
+
+        return lax.cond(ess(log_weights) <= self.ess * len(log_weights), lambda: alike(resample()), lambda: alike(keep()))

@@ -79,13 +79,22 @@ class Move(Step):
         return jnp.log(jnp.asarray(2.38 / path.target.dim**0.5, dtype)) if self._open("step_size") else None
 
     def __call__(self, key, population: Population, memory, path) -> Stepped:
-        if self.recorded is None:
-            most, limit = (self.num.most, self.num.correlation) if isinstance(self.num, UntilMoved) else (self.num, None)
-            choice = Choice(memory, covariance(population) if self._open("metric") else None, jnp.int32(most))
-        else:
-            choice, limit = jax.tree.map(lambda x: x[jnp.minimum(memory, len(x) - 1)], self.recorded), None
-        population, choice, info = self._moved(key, population, path, choice, limit)
-        return Stepped(population, choice.log_step_size if self.recorded is None else memory + 1, info, choice)
+        choice, limit = self.chosen(population, memory), None
+        if self.recorded is None and isinstance(self.num, UntilMoved):
+            limit = self.num.correlation
+        population, choice, info = self.moved(key, population, path, choice, limit)
+        return Stepped(population, self.remembered(memory, choice), info, choice)
+
+    def chosen(self, population: Population, memory) -> Choice:
+        """What this stage begins with: what the population teaches, or what is recorded of it."""
+        if self.recorded is not None:
+            return jax.tree.map(lambda x: x[jnp.minimum(memory, len(x) - 1)], self.recorded)
+        most = self.num.most if isinstance(self.num, UntilMoved) else self.num
+        return Choice(memory, covariance(population) if self._open("metric") else None, jnp.int32(most))
+
+    def remembered(self, memory, choice: Choice):
+        """What is remembered after a stage that ended with `choice`."""
+        return choice.log_step_size if self.recorded is None else memory + 1
 
     def frozen(self, choices) -> "Move":
         return dataclasses.replace(self, recorded=choices)
@@ -93,37 +102,51 @@ class Move(Step):
     def _open(self, name: str) -> bool:
         return name in self.kernel.learns and getattr(self.kernel, name) is None
 
-    def _moved(self, key, population, path, choice: Choice, limit):
-        """The population after the moves, the choice with what became of the step size, and statistics."""
+    def chains(self, key, population: Population, path, choice: Choice):
+        """A chain from every particle, on the target of the population's level.
+
+        Returns their states, and `move(i, states, log_step_size)`: move number i of all chains, which gives states, step size
+        and the mean acceptance rate.
+        """
         key_begin, key_move = jax.random.split(key)
-        target, before = path.at_level(population.level), population.particles.position
+        target, positions = path.at_level(population.level), population.particles.position
         kernel = self._kernel(choice)
-        log_density = jax.vmap(lambda p: path.log_density(p, population.level))(population.particles)
 
         def begin(key, position, log_density):
             state = kernel.init(key, target, position)
             known = "log_density" in state._fields and "gradient" not in state._fields
             return state._replace(log_density=log_density) if known else state  # so it is not evaluated again
 
-        def move(carry):
-            i, states, log_step_size, rates, _ = carry
+        def move(i, states, log_step_size):
             kernel = self._kernel(choice._replace(log_step_size=log_step_size))
-            keys = jax.random.split(jax.random.fold_in(key_move, i), len(before))
+            keys = jax.random.split(jax.random.fold_in(key_move, i), len(positions))
             states, info = jax.vmap(kernel.step, in_axes=(0, 0, None), axis_name=CHAINS)(keys, states, target)
             rate = jnp.mean(kernel.acceptance(info)) if hasattr(info, "acceptance_rate") else jnp.nan
             if self.recorded is None and log_step_size is not None:
                 log_step_size = log_step_size + (rate - kernel.target_acceptance)
-            close = jnp.ones(()) if limit is None else correlation(population, before, states.position)
-            return i + 1, states, log_step_size, rates + rate, close
+            return states, log_step_size, rate
+
+        log_density = jax.vmap(lambda p: path.log_density(p, population.level))(population.particles)
+        keys = jax.random.split(key_begin, len(positions))
+        return jax.vmap(begin, axis_name=CHAINS)(keys, positions, log_density), move
+
+    def moved(self, key, population, path, choice: Choice, limit=None):
+        """The population after the moves, the choice with what became of the step size, and statistics."""
+        before = population.particles.position
+        states, move = self.chains(key, population, path, choice)
 
         def on(carry):
             return (carry[0] < choice.num) & (True if limit is None else carry[4] > limit)
 
-        keys = jax.random.split(key_begin, len(before))
-        states = jax.vmap(begin, axis_name=CHAINS)(keys, before, log_density)
+        def body(carry):
+            i, states, log_step_size, rates, _ = carry
+            states, log_step_size, rate = move(i, states, log_step_size)
+            close = jnp.ones(()) if limit is None else correlation(population, before, states.position)
+            return i + 1, states, log_step_size, rates + rate, close
+
         zero = jnp.zeros((), population.log_weights.dtype)
         num, states, log_step_size, rates, _ = lax.while_loop(
-            on, move, (jnp.int32(0), states, choice.log_step_size, zero, jnp.ones_like(zero))
+            on, body, (jnp.int32(0), states, choice.log_step_size, zero, jnp.ones_like(zero))
         )
         moved = population._replace(particles=jax.vmap(path.at)(states.position))
         info = {"acceptance_rate": rates / num, "num_moves": num}

@@ -48,6 +48,12 @@ class Tempering(eqx.Module):
                     )
         else:
             there = {name: row for name, row in self.reference.sites().items() if row.kind == "latent"}
+            weighted = [name for name, row in self.reference.sites().items() if row.kind in ("observed", "factor")]
+            if weighted:
+                raise ValueError(
+                    f"smc: the reference has data or factors at {', '.join(weighted)}, so its draws do not follow its "
+                    "density. Give a program that is sampled as it stands, such as a guide."
+                )
             if there.keys() != rows.keys() or any(there[name].shape != row.shape for name, row in rows.items()):
                 raise ValueError(
                     f"smc: the reference has the latent sites {_told(there)}, but the program has {_told(rows)}. They must be "

@@ -1,0 +1,82 @@
+"""Importance sampling: independent draws from a proposal, weighted by the posterior density over that of the proposal.
+
+```python
+posterior = inf.importance(program | data, proposal=guide(phi), key=key)
+posterior.log_evidence, posterior.log_evidence_error, posterior.stages["pareto_k"]
+```
+The evidence is the mean of the raw weights, and unbiased. The draws are resampled to equal weights by weights whose largest
+are smoothed by a Pareto distribution; its shape k says whether there were enough draws: above 0.7 there were not, and weights
+not seen yet may change everything (Vehtari, Simpson, Gelman, Yao and Gabry, JMLR 25, 2024, arXiv:1507.02646).
+"""
+
+import dataclasses
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ppl
+
+from ..diagnostics import SamplingWarning
+from ..findings import array_stats
+from ..posterior import Posterior
+from ..resampling import Systematic
+from .loop import Method
+from .result import SLOTS, posterior_of
+from .reweight import Ladder, Reweight
+from .sample import smc
+from .tempering_path import Tempering
+
+TOO_HEAVY = 0.7
+
+
+def importance(program, proposal: ppl.Program | None = None, *, key: jax.Array, num: int = 10_000) -> Posterior:
+    """Importance sampling with Pareto-smoothed weights.
+
+    - `program`: a conditioned program, or a `ppl.Target`.
+    - `proposal`: a program over the same latent sites that is easily sampled, such as a guide; by default the prior.
+    - `num`: of draws from the proposal, and so of draws (1, num) of the posterior, many of them the same.
+
+    `posterior.stages["pareto_k"]` (2,) has Pareto's k last; `posterior.run.population` the raw weights. Where k is above 0.7
+    there is a `SamplingWarning`.
+
+    Raises:
+        ValueError: for a proposal that is no program, has other sites or data of its own; when all weights are zero.
+
+    Example:
+        `importance(coin(3.0) | {"y": y}, key=jax.random.key(0)).log_evidence`
+    """
+    if not (proposal is None or isinstance(proposal, ppl.Program)):
+        raise ValueError(
+            f"importance: the proposal must be a program over the same latent sites, got {type(proposal).__name__}. Draws "
+            "alone have no density: fit a guide to them."
+        )
+    at_once = Method(Tempering(proposal), Reweight(Ladder(jnp.ones(1))))
+    weighted = smc(program, at_once, key=key, particles=num, progress=False)
+    run, made = weighted.run, weighted.provenance
+    smoothed, k = smooth(run.population.log_weights)
+    slots = Systematic().ancestors(jax.random.fold_in(key, SLOTS), smoothed, num)
+    posterior = posterior_of(run, slots, program, key, made["sampling_seconds"], made["compile_seconds"])
+    if not k <= TOO_HEAVY:
+        warnings.warn(_said(k, num, proposal), SamplingWarning, stacklevel=2)
+    made = posterior.provenance | {"algorithm": "importance", "method": "prior" if proposal is None else "proposal"}
+    return dataclasses.replace(posterior, stages=posterior.stages | {"pareto_k": np.array([np.nan, k])}, provenance=made)
+
+
+def smooth(log_weights) -> tuple[jax.Array, float]:
+    """Pareto-smoothed log weights (N,), and k. Weights of zero stay zero."""
+    raw = np.asarray(log_weights, np.float64)
+    alive = raw > -np.inf
+    out = raw.copy()
+    out[alive], k = array_stats().psislw(-raw[alive])  # it is made for leave-one-out, and so takes the negative
+    return jnp.asarray(out, log_weights.dtype), float(k)
+
+
+def _said(k: float, num: int, proposal) -> str:
+    nearer = "a proposal nearer to the posterior" if proposal is None else "a proposal with heavier tails, or nearer to it"
+    return (
+        f"importance: Pareto's k of the {num} weights is {k:.2f}, above {TOO_HEAVY}: few draws carry all the weight, and "
+        f"neither they nor the evidence can be trusted. Give {nearer}, or go there by steps: inf.smc(program, inf.tempering("
+        f"{'' if proposal is None else 'reference=proposal'}), key=key)."
+    )
