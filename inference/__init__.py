@@ -1,4 +1,4 @@
-"""Answer questions about programs: MCMC and one `Posterior` type.
+"""Answer questions about programs: MCMC, sequential Monte Carlo, exact sums, and one `Posterior` type.
 
 ```python
 import inference as inf
@@ -8,7 +8,8 @@ print(posterior.summary())
 ```
 """
 
-from . import metrics
+from . import exact, metrics, resampling
+from . import smc as steps
 from .diagnostics import SamplingWarning
 from .kernel import Kernel
 from .mcmc import adaptation
@@ -46,6 +47,19 @@ from .mcmc.slice import Slice
 from .mcmc.tempering import tempered
 from .placement import Sharded, Threads, Vectorized
 from .posterior import Posterior
+from .resampling import Systematic, When
+from .smc.annealed_importance import annealed_importance
+from .smc.ibis import ibis
+from .smc.importance import importance
+from .smc.nested_sampling import nested_sampling
+from .smc.particle_filter import particle_filter
+from .smc.particle_gibbs import ParticleGibbs
+from .smc.persistent import persistent
+from .smc.pmmh import pmmh
+from .smc.sample import smc
+from .smc.smoothing import Backward, smooth
+from .smc.tempering import tempering
+from .smc.waste_free import waste_free
 from .stopping import TargetESS
 from .store import Store
 
@@ -58,6 +72,7 @@ __all__ = [
     "SGHMC",
     "SGLD",
     "At",
+    "Backward",
     "Barker",
     "ChEES",
     "DiscreteGibbs",
@@ -67,6 +82,7 @@ __all__ = [
     "IntegerWalk",
     "Kernel",
     "LatentSlice",
+    "ParticleGibbs",
     "Pathfinder",
     "Posterior",
     "RandomWalk",
@@ -75,17 +91,23 @@ __all__ = [
     "Slice",
     "Store",
     "Superchains",
+    "Systematic",
     "TargetESS",
     "Threads",
     "Uniform",
     "UntilStable",
     "Vectorized",
+    "When",
     "adaptation",
     "adapted",
+    "annealed_importance",
     "cycle",
     "delayed_acceptance",
+    "exact",
     "from_blackjax",
     "gibbs",
+    "ibis",
+    "importance",
     "involutive",
     "learn_centering",
     "mala",
@@ -93,8 +115,18 @@ __all__ = [
     "metrics",
     "minibatches",
     "mixture",
+    "nested_sampling",
     "parallel_tempering",
+    "particle_filter",
+    "persistent",
+    "pmmh",
     "pseudo_marginal",
     "repeat",
+    "resampling",
+    "smc",
+    "smooth",
+    "steps",
     "tempered",
+    "tempering",
+    "waste_free",
 ]

@@ -139,19 +139,23 @@ def pseudo_marginal(kernel: Kernel, noise: str | Sequence[str], *, correlation: 
     Example:
         `inf.pseudo_marginal(inf.RandomWalk(), "u", correlation=0.99)`
     """
-    checked("pseudo_marginal", (kernel,))
+    kernel = evaluates_once("pseudo_marginal", kernel)
+    if not 0 <= correlation < 1:
+        raise ValueError(f"pseudo_marginal: correlation must lie in [0, 1), got {correlation}.")
+    return PseudoMarginal((kernel,), (noise,) if isinstance(noise, str) else tuple(noise), correlation)
+
+
+def evaluates_once(who: str, kernel: Kernel) -> Kernel:
+    """The kernel, which learns its step size as suits noisy densities; ValueError unless it evaluates one in a step."""
+    checked(who, (kernel,))
     plain = kernel.kernel if isinstance(kernel, Adapted) else kernel
     once = isinstance(plain, RandomWalk | Barker | Independence) or (isinstance(plain, HMC) and plain.num_steps == 1)
     if not once:
         raise ValueError(
-            "pseudo_marginal: the kernel must evaluate the density once in a step, as RandomWalk(), mala(), Barker() and "
+            f"{who}: the kernel must evaluate the density once in a step, as RandomWalk(), mala(), Barker() and "
             f"Independence(...) do, got {type(plain).__name__}."
         )
-    if not 0 <= correlation < 1:
-        raise ValueError(f"pseudo_marginal: correlation must lie in [0, 1), got {correlation}.")
-    if "step_size" in open_to_learning(kernel):
-        kernel = adapted(kernel, target_acceptance=TARGET_ACCEPTANCE)
-    return PseudoMarginal((kernel,), (noise,) if isinstance(noise, str) else tuple(noise), correlation)
+    return adapted(kernel, target_acceptance=TARGET_ACCEPTANCE) if "step_size" in open_to_learning(kernel) else kernel
 
 
 def log_normal(noise):
