@@ -28,6 +28,7 @@ ESS_PER_CHAIN, ESS_IN_ALL = 100, 1000  # wanted: so many a chain, but not more t
 MANY, SUPERCHAINS = 64, 16  # from so many chains on they are looked at in groups; so many groups, where nobody chose
 SLOW_TAILS = "the chains reach the tails of the log density slowly."
 LIGHTER_TAILS = "Heavy tails or a funnel: try program.reparam(), lighter-tailed priors, or a longer warmup."
+UNMOVED = 0.7  # correlation of particles with where they were
 LONGER = "Run longer (warmup=, draws=); if it stays, look for several modes or a parameter that the data do not determine."
 
 
@@ -64,7 +65,7 @@ class Draws:
 
     def __init__(self, posterior: Any) -> None:
         self.stats = {name: np.asarray(x) for name, x in posterior.stats.items()}
-        self.made = posterior.provenance
+        self.made, self.stages = posterior.provenance, posterior.stages
         self.chains, self.draws = posterior.shape
         labels = names(posterior.draws)
         in_memory = all(isinstance(x, np.ndarray | jax.Array) for x in flatten(posterior.draws).values())
@@ -176,7 +177,7 @@ def gathering(d: Draws, chosen: np.ndarray) -> tuple[str, tuple[str, ...]]:
 
 def disagreement(d: Draws) -> Iterator[Finding]:
     """R-hat above its limit; and whether chains sit in places of their own."""
-    if d.draws < 4 or not d.names or not d.moved:
+    if d.draws < 4 or not d.names or not d.moved or not np.isfinite(d.rhat).any():
         return
     worst = float(np.nanmax(d.rhat))
     lp = d.stats.get("lp", np.zeros(1))
@@ -321,7 +322,46 @@ def biased(d: Draws) -> Iterator[Finding]:
         )
 
 
-RULES = (nothing_moved, divergences, disagreement, stuck, too_few, energy, long_trajectories, heavy_tails, biased)
+def starved(d: Draws) -> Iterator[Finding]:
+    """Of particles: nearly all weight was on a few of them at some stage."""
+    ess, num = np.atleast_2d(d.stages.get("ess", np.zeros((0, 0)))), d.made.get("particles")
+    if not ess.size or num is None or np.nanmin(ess) >= max(10, 0.002 * num):
+        return
+    stage = int(np.nanargmin(ess)) % ess.shape[1]
+    yield Finding(
+        f"At stage {stage} of {ess.shape[1]} the effective sample size fell to {np.nanmin(ess):.1f} of {num} particles: what "
+        "came after rests on these few, and neither the draws nor the error of the evidence can be trusted.",
+        "Take more particles; in a filter, propose with the data in sight: particle_filter(proposal=..., twist=...); in "
+        "tempering, take smaller steps: to=inf.steps.ByESS(0.9).",
+    )
+
+
+def unmoved(d: Draws) -> Iterator[Finding]:
+    """Of particles: the moves left them about where they were."""
+    correlation = np.atleast_2d(d.stages.get("correlation", np.zeros((0, 0))))
+    last = correlation[:, 1:].max(axis=1, initial=0.0, where=np.isfinite(correlation[:, 1:]))
+    if not correlation.size or last.max() <= UNMOVED:
+        return
+    yield Finding(
+        f"Particles hardly moved at some stage (correlation {last.max():.2f} before and after): copies of one particle are "
+        "still alike, so the spread is too small, and so may be the error of the evidence.",
+        "Make more moves (moves=inf.steps.UntilMoved(0.1, most=1000)), or take a kernel with gradients: inf.HMC().",
+    )
+
+
+def heavy_weights(d: Draws) -> Iterator[Finding]:
+    """Of importance sampling: the weights have no variance."""
+    k = np.nanmax(d.stages.get("pareto_k", -np.inf))
+    if k > 0.7:  # beyond it even smoothed weights need far too many draws (Vehtari et al., JMLR 25, 2024, arXiv:1507.02646)
+        yield Finding(
+            f"The weights have heavy tails (Pareto k {k:.2f}, above 0.7): the proposal misses a part of the posterior.",
+            "Take a proposal that is wider, or nearer; or begin tempering there: inf.tempering(reference=proposal).",
+        )
+
+
+OF_PARTICLES = (starved, unmoved, heavy_weights)
+OF_CHAINS = (nothing_moved, divergences, disagreement, stuck, too_few, energy, long_trajectories, heavy_tails, biased)
+RULES = (*OF_PARTICLES, *OF_CHAINS)
 AFTER_A_RUN = (nothing_moved, divergences, disagreement)  # cheap, and what a user must not miss
 
 

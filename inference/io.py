@@ -56,8 +56,8 @@ def load(path) -> Any:
                 group: _nested({tuple(path): file[f"{group}/{i}"] for i, path in enumerate(header["names"].get(group, []))})
                 for group in GROUPS
             }
-            numbers = {name: header.get(name) for name in NUMBERS}  # files of older versions lack them
-            return Posterior(**groups, **numbers, provenance=header["provenance"])
+            log_evidence, error = (header.get(name) for name in NUMBERS)  # files of older versions lack them
+            return Posterior(**groups, provenance=header["provenance"], log_evidence=log_evidence, log_evidence_error=error)
     except (zipfile.BadZipFile, EOFError, KeyError, OSError, json.JSONDecodeError, TypeError, AttributeError) as error:
         if isinstance(error, FileNotFoundError):
             raise

@@ -19,7 +19,7 @@ import numpy as np
 import ppl
 
 from ..diagnostics import SamplingWarning
-from ..findings import array_stats
+from ..findings import array_stats, findings, heavy_weights
 from ..posterior import Posterior
 from ..resampling import Systematic
 from .loop import Method
@@ -27,8 +27,6 @@ from .result import SLOTS, posterior_of
 from .reweight import Ladder, Reweight
 from .sample import smc
 from .tempering_path import Tempering
-
-TOO_HEAVY = 0.7
 
 
 def importance(program, proposal: ppl.Program | None = None, *, key: jax.Array, num: int = 10_000) -> Posterior:
@@ -53,15 +51,17 @@ def importance(program, proposal: ppl.Program | None = None, *, key: jax.Array, 
             "alone have no density: fit a guide to them."
         )
     at_once = Method(Tempering(proposal), Reweight(Ladder(jnp.ones(1))))
-    weighted = smc(program, at_once, key=key, particles=num, progress=False)
+    weighted = smc(program, at_once, key=key, particles=num, progress=False, check=False)
     run, made = weighted.run, weighted.provenance
     smoothed, k = smooth(run.population.log_weights)
     slots = Systematic().ancestors(jax.random.fold_in(key, SLOTS), smoothed, num)
     posterior = posterior_of(run, slots, program, key, made["sampling_seconds"], made["compile_seconds"])
-    if not k <= TOO_HEAVY:
-        warnings.warn(_said(k, num, proposal), SamplingWarning, stacklevel=2)
     made = posterior.provenance | {"algorithm": "importance", "method": "prior" if proposal is None else "proposal"}
-    return dataclasses.replace(posterior, stages=posterior.stages | {"pareto_k": np.array([np.nan, k])}, provenance=made)
+    stages = posterior.stages | {"pareto_k": np.array([np.nan, k])}
+    posterior = dataclasses.replace(posterior, stages=stages, provenance=made)
+    for finding in findings(posterior, (heavy_weights,)):
+        warnings.warn(str(finding), SamplingWarning, stacklevel=2)
+    return posterior
 
 
 def smooth(log_weights) -> tuple[jax.Array, float]:
@@ -71,12 +71,3 @@ def smooth(log_weights) -> tuple[jax.Array, float]:
     out = raw.copy()
     out[alive], k = array_stats().psislw(-raw[alive])  # it is made for leave-one-out, and so takes the negative
     return jnp.asarray(out, log_weights.dtype), float(k)
-
-
-def _said(k: float, num: int, proposal) -> str:
-    nearer = "a proposal nearer to the posterior" if proposal is None else "a proposal with heavier tails, or nearer to it"
-    return (
-        f"importance: Pareto's k of the {num} weights is {k:.2f}, above {TOO_HEAVY}: few draws carry all the weight, and "
-        f"neither they nor the evidence can be trusted. Give {nearer}, or go there by steps: inf.smc(program, inf.tempering("
-        f"{'' if proposal is None else 'reference=proposal'}), key=key)."
-    )

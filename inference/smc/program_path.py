@@ -53,7 +53,7 @@ class ByStep(eqx.Module):
             raise ValueError(f"smc: a particle filter needs a program with a ppl.scan, got {type(program).__name__}.")
         path = ProgramPath(ppl.Stepwise(program), self.proposal, self.twist)
         if self.proposal is not None:
-            _check_proposal(path)
+            _check_proposal(path, self.proposal)
         return path
 
 
@@ -133,13 +133,13 @@ class ProgramPath(Growing):
         return merge(particle.before, particle.choices)
 
 
-def _check_proposal(path: ProgramPath) -> None:
+def _check_proposal(path: ProgramPath, proposal: Callable) -> None:
     """Refuse a proposal of sites that the loop does not have, or that cannot reach all that a site can be."""
     tables: list[dict[str, Any]] = []
 
     def look():
         begun = path.opened.begin(jax.random.key(0))
-        guide = path.proposal(begun.carry, *path.opened.seen(0, begun.before))
+        guide = proposal(begun.carry, *path.opened.seen(0, begun.before))
         tables.append(guide.sites())
         return jnp.zeros(())
 

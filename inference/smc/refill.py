@@ -58,6 +58,7 @@ class Refill(Step):
             slots = first[(i * batch + jnp.arange(batch)) % size]
             part = Population.of(jax.tree.map(lambda x: x[slots], particles), level=population.level)
             part, choice, info = move.moved(jax.random.fold_in(key, i), part, path, choice)
+            info = {name: x for name, x in info.items() if name != "correlation"}  # of a few particles it says little
             return jax.tree.map(lambda x, new: x.at[slots].set(new), particles, part.particles), choice, info
 
         info = jax.eval_shape(lambda: some(0, population.particles, choice)[2])

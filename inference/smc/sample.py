@@ -8,6 +8,7 @@ posterior.log_evidence, posterior.log_evidence_error
 """
 
 import time
+import warnings
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..compiled import compiled
+from ..diagnostics import SamplingWarning
+from ..findings import OF_PARTICLES, findings
 from ..placement import cores
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
@@ -44,6 +47,7 @@ def smc(
     progress: bool | Progress = True,
     budget: float | str | None = None,
     store: Store | None = None,
+    check: bool = True,
 ) -> Posterior:
     """Carry a population of weighted particles to the posterior of `program`.
 
@@ -55,7 +59,7 @@ def smc(
       then whole paths).
     - `collect`: a function from a `Population` to a pytree, called at every stage in the compiled loop; what it returns is
       stacked in `posterior.run.collected`, leading with (stage,), or (island, stage).
-    - `progress`, `budget`, `store`: as for `mcmc`. A run that was broken off goes on where it stood with the same line.
+    - `progress`, `budget`, `store`, `check`: as for `mcmc`. A run that was broken off goes on with the same line.
 
     The posterior's draws are (1, islands x particles), equally weighted; `posterior.run.population` has the weighted ones.
     `posterior.stages` has the statistics of every stage, the start counted.
@@ -63,6 +67,8 @@ def smc(
     Raises:
         ValueError: for a program that the method cannot work on; when all particles have weight zero; when the budget was
             spent before the end.
+    Warns:
+        SamplingWarning: when nearly all weight was on a few particles at some stage, or moves left them where they were.
     """
     limit, begun = seconds(budget), time.monotonic()
     _check(method, key, particles, islands, history, store)
@@ -119,7 +125,11 @@ def smc(
     wholes = [history.whole(path, state.population, row.kept[0]) for state, row in parts]
     population, slots = _last(wholes, key, history.num(particles))(wholes, key)
     made = Run(method, path, history, outcome.states, rows, wholes, population)
-    return posterior_of(made, slots, program, key, outcome.seconds, compile_seconds)
+    posterior = posterior_of(made, slots, program, key, outcome.seconds, compile_seconds)
+    if check:
+        for finding in findings(posterior, OF_PARTICLES):
+            warnings.warn(str(finding), SamplingWarning, stacklevel=2)
+    return posterior
 
 
 def _first(stage, path, key, *, num: int, keep):

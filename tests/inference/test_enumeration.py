@@ -111,6 +111,7 @@ def chain():
     ppl.scan(step, first, length=5)
 
 
+@pytest.mark.slow
 def test_a_chain_against_forward_backward():
     found = exact.enumerate_choices(chain() | {"y": Y})
     table = np.r_[np.zeros((1, 3)), -0.5 * (Y[:, None] - LOCATIONS) ** 2 - 0.5 * np.log(2 * np.pi)]

@@ -44,6 +44,7 @@ def test_every_datum_has_its_evidence(flips):
     assert flips["p"].mean() == pytest.approx(11 / 16, abs=0.012)
 
 
+@pytest.mark.slow
 def test_recorded_choices_are_unbiased():
     case = SMALL
     posterior = smc(case.program, ibis(moves=5), key=jax.random.key(0), particles=64, progress=False)

@@ -240,6 +240,7 @@ def test_what_a_run_tells(posterior):
     assert len(posterior.run.wholes) == 2
 
 
+@pytest.mark.slow
 def test_a_frozen_run_has_the_same_thresholds(posterior):
     x, y = regression_data()
     again = smc(

@@ -33,6 +33,7 @@ def test_the_error_of_the_evidence_is_right_in_eight_dimensions():
     assert 0.85 < z.std() < 1.15
 
 
+@pytest.mark.slow
 def test_draws_are_of_all_populations_and_exact():
     """Beta(11, 5): 1,000 particles a level, so that the effective sample size is more."""
     posterior = smc(coin().program, persistent(), key=jax.random.key(0), particles=1000, progress=False)

@@ -74,7 +74,17 @@ def test_a_forgotten_weight_would_be_seen():
         del RESAMPLERS["Forgetful"]
 
 
-@pytest.mark.parametrize("name", [n for n, member in RESAMPLERS.items() if member.indices and n != "Metropolis"])  # biased
+EVERY_TIME = ("Multinomial", "Systematic", "When")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=[] if n in EVERY_TIME else pytest.mark.slow)
+        for n, member in RESAMPLERS.items()
+        if member.indices and n != "Metropolis"  # which is biased
+    ],
+)
 def test_the_error_is_that_of_repeated_runs(name):
     """z-scores of log evidence have standard deviation one: here within 6 %, of 4,000 runs (their own error is 1.1 %)."""
     resampler = rs.When(rs.Multinomial(), ess=0.5) if name == "When" else RESAMPLERS[name].resampler
@@ -108,6 +118,7 @@ def long_filter(key, size: int, length: int) -> Population:
     return jax.lax.fori_loop(0, length, step, begun)
 
 
+@pytest.mark.slow
 def test_families_are_counted_anew_before_they_die_out():
     """In 400 steps all of 400 particles descend from one; the error is right nevertheless: 1,000 runs, within 12 %. (By the
     formula of Lee and Whiteley it would be one, for all runs.)"""

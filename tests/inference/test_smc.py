@@ -169,7 +169,7 @@ def test_what_can_be_done_with_a_posterior(tempered, tmp_path):
 
 
 def test_a_frozen_run_is_unbiased(tempered):
-    """E[Z-hat] / Z is one within 4 of its errors, of 400 runs."""
+    """E[Z-hat] / Z is one within 4 of its errors, of 100 runs."""
     method, path = tempered.run.frozen(), tempered.run.path
     log_z, *_ = conjugate()
 
@@ -178,8 +178,8 @@ def test_a_frozen_run_is_unbiased(tempered):
     def run(key):
         return finish(method.stage, path, key, begin(method.stage, path, key, 300)).population.log_evidence
 
-    ratio = np.exp(np.asarray(run(jax.random.split(jax.random.key(5), 400)), np.float64) - log_z)
-    assert abs(ratio.mean() - 1) < 4 * ratio.std() / 20
+    ratio = np.exp(np.asarray(run(jax.random.split(jax.random.key(5), 100)), np.float64) - log_z)
+    assert abs(ratio.mean() - 1) < 4 * ratio.std() / 10
     again = smc(PROGRAM, method, key=jax.random.key(9), particles=500, progress=False)
     np.testing.assert_allclose(again.stages["inverse_temperature"], tempered.stages["inverse_temperature"])
     np.testing.assert_array_equal(again.stages["num_moves"], tempered.stages["num_moves"])

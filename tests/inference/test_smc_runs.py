@@ -1,11 +1,14 @@
 """Runs of sequential Monte Carlo: what cannot go on says so, what was broken off goes on, and histories agree."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import ppl
+from inference import SamplingWarning
 from inference.mcmc.random_walk import RandomWalk
 from inference.resampling import Systematic
 from inference.smc.ancestor_tree import AncestorTree
@@ -48,7 +51,7 @@ WALK, NORMAL = walk(30) | {"y": Y}, normal() | {"y": 0.7}
 
 def run(program=WALK, method=None, **settings):
     method = particle_filter() if method is None else method
-    return smc(program, method, **{"key": jax.random.key(0), "particles": 200, "progress": False, **settings})
+    return smc(program, method, **{"key": jax.random.key(0), "particles": 200, "progress": False, "check": False, **settings})
 
 
 def same(a, b):
@@ -112,9 +115,7 @@ def test_a_budget_that_ends_too_soon_is_told_of():
 
 
 def test_the_tree_of_ancestors_has_the_paths_that_were_kept(monkeypatch):
-    import inference.smc.ancestor_tree as module
-
-    monkeypatch.setattr(module, "GROWTH", 1000)
+    monkeypatch.setattr(importlib.import_module("inference.smc.ancestor_tree"), "GROWTH", 1000)
     paths, tree = run(history=Paths(), islands=2), run(history=AncestorTree(200), islands=2)
     np.testing.assert_array_equal(paths["z"], tree["z"])
     assert all(row.kept[0].size < 30 * 200 / 2 for row in tree.run.rows)
@@ -128,6 +129,23 @@ def test_the_last_step_alone():
         last.run.filtered("z")
     with pytest.raises(ValueError, match="no site 'zz' in the loop; it has z"):
         paths.run.filtered("zz")
+
+
+# -- what is wrong with a run that ended ------------------------------------------------------------------------------------
+
+
+def test_few_particles_that_carry_all_weight_are_told_of():
+    sharp = walk(30) | {"y": 40 * Y}
+    with pytest.warns(SamplingWarning, match=r"At stage \d+ of 30 the effective sample size fell to 1.* of 200 particles"):
+        posterior = run(sharp, check=True)
+    assert "propose with the data in sight" in str(posterior.check())
+
+
+def test_particles_that_did_not_move_are_told_of():
+    still = tempering(RandomWalk(step_size=1e-4), moves=1)
+    with pytest.warns(SamplingWarning, match="Particles hardly moved at some stage .correlation 1.00"):
+        run(NORMAL, still, check=True)
+    assert not [f for f in run(NORMAL, tempering()).check().findings if "moved" in f.what]
 
 
 # -- sentences ---------------------------------------------------------------------------------------------------------------

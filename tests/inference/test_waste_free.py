@@ -31,6 +31,7 @@ def test_the_error_of_the_evidence_is_right_in_eight_dimensions(kernel):
     assert 0.85 < z.std() < 1.15
 
 
+@pytest.mark.slow
 def test_recorded_choices_are_unbiased():
     case = regression(2, 20)
     posterior = smc(case.program, waste_free(length=10), key=jax.random.key(0), particles=100, progress=False)
@@ -75,6 +76,7 @@ def test_copies_are_unbiased_and_side_by_side():
     np.testing.assert_array_equal(pinned[:2], [3, 3])
 
 
+@pytest.mark.slow
 def test_draws_are_the_posterior():
     """12 flips: Beta(11, 5). 4,000 states, correlated: the mean within 0.01, some four errors."""
     posterior = smc(coin().program, waste_free(length=20), key=jax.random.key(3), particles=4000, progress=False)
