@@ -126,7 +126,7 @@ class Sharded(Placement):
         return jax.process_count() == 1
 
     def lanes(self, chains: int) -> list[list[int]]:
-        devices, processes = self._mesh().size, jax.process_count()
+        devices, processes = self.mesh_of_devices().size, jax.process_count()
         if chains % (devices * processes):
             where = f"{devices} devices" + (f" in each of {processes} processes" if processes > 1 else "")
             least = devices * processes * -(-chains // (devices * processes))
@@ -139,7 +139,7 @@ class Sharded(Placement):
         return self.spread(Vectorized().program(chunk))
 
     def spread(self, lane: Callable) -> Callable:
-        mesh = self._mesh()
+        mesh = self.mesh_of_devices()
         rows, same = P(*mesh.axis_names), P()
         apart = jax.shard_map(
             lane,
@@ -169,12 +169,13 @@ class Sharded(Placement):
         rows = jax.tree.map(lambda x, num: np.asarray(x)[:, : np.min(num)], rows, steps)
         return jax.tree.map(np.asarray, process_allgather(rows, tiled=True))
 
-    def _mesh(self) -> Mesh:
+    def mesh_of_devices(self) -> Mesh:
+        """The mesh given, or that of all devices of this process."""
         return Mesh(np.array(jax.local_devices()), ("devices",)) if self.mesh is None else self.mesh
 
     def _rows(self) -> NamedSharding:
         """Chains, the leading axis, over the devices."""
-        return NamedSharding(self._mesh(), P(*self._mesh().axis_names))
+        return NamedSharding(self.mesh_of_devices(), P(*self.mesh_of_devices().axis_names))
 
 
 def cores() -> int:

@@ -19,11 +19,12 @@ import numpy as np
 from ..compiled import compiled
 from ..diagnostics import SamplingWarning
 from ..findings import OF_PARTICLES, findings
-from ..placement import cores
+from ..placement import Sharded, cores
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
 from ..run import Goal, Outcome, Route, run, seconds
 from ..store import Store
+from . import spread
 from .history import History, Last, Paths
 from .identity import opened
 from .loop import Method, Row, State, begin, goes_on, some
@@ -47,6 +48,7 @@ def smc(
     progress: bool | Progress = True,
     budget: float | str | None = None,
     store: Store | None = None,
+    placement: Sharded | None = None,
     check: bool = True,
 ) -> Posterior:
     """Carry a population of weighted particles to the posterior of `program`.
@@ -59,6 +61,7 @@ def smc(
       then whole paths).
     - `collect`: a function from a `Population` to a pytree, called at every stage in the compiled loop; what it returns is
       stacked in `posterior.run.collected`, leading with (stage,), or (island, stage).
+    - `placement`: `Sharded()` shares the particles of an island out among devices; see `spread.py`.
     - `progress`, `budget`, `store`, `check`: as for `mcmc`. A run that was broken off goes on with the same line.
 
     The posterior's draws are (1, islands x particles), equally weighted; `posterior.run.population` has the weighted ones.
@@ -72,22 +75,25 @@ def smc(
     """
     limit, begun = seconds(budget), time.monotonic()
     _check(method, key, particles, islands, history, store)
+    spread.check(placement, particles)
     path = method.way.of(program)
     method.stage.check(path)
     history = _history(method, path, history)
     keep = _kept(history, collect)
     keys = [jax.random.fold_in(key, island) for island in range(islands)]
-    first = compiled(
-        partial(_first, num=particles, keep=keep), ("smc", "first", particles, history, collect), method.stage, path, key
-    )
+    settings = {"keep": keep, "particles": particles, "placement": placement}
+    name = (particles, history, collect, placement)
+    first = compiled(partial(_first, **settings), ("smc", "first", *name), method.stage, path, key)
     state, row = first.shapes
+    state = spread.laid_out(placement, state, particles)
     _refuse_size(row.kept, path, islands, history)
     length = _length(path, row)
     stages = compiled(
-        partial(_some, keep=keep, length=length), ("smc", "some", length, history, collect),
+        partial(_some, **settings, length=length), ("smc", "some", length, *name),
         method.stage, path, key, state, np.int32(0),
     )  # fmt: skip
-    _last([state.population] * islands, key, history.num(particles))  # compiled already, where the last populations are all
+    whole = first.shapes[0].population
+    _last([whole] * islands, key, history.num(particles))  # compiled already, where the last populations are all
     with opened(store, method, path, key, particles, islands, (state, row), stages.text()) as held:
         stages.wait()
         compile_seconds = time.monotonic() - begun
@@ -117,6 +123,7 @@ def smc(
             keeper=held,
         )
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
+    outcome = outcome._replace(states=spread.together(placement, outcome.states))
     rows = [_all(row, parts) for row, parts in zip(firsts, records, strict=True)]
     if history.folds:
         rows = [row._replace(kept=(held, row.kept[1])) for row, held in zip(rows, gathered, strict=True)]
@@ -132,9 +139,9 @@ def smc(
     return posterior
 
 
-def _first(stage, path, key, *, num: int, keep):
+def _first(stage, path, key, *, particles: int, keep, placement):
     """The start of an island: its state, and its row, in which what only later stages tell is zero or NaN."""
-    state = begin(stage, path, key, num)
+    state = spread.spread(placement, begin(stage, path, key, particles), particles)
     population = state.population
     row = jax.eval_shape(lambda: some(stage, path, keep, key, state, jnp.int32(0), length=1)[1])
     row = jax.tree.map(lambda x: jnp.full(x.shape[1:], jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 0, x.dtype), row)
@@ -161,8 +168,9 @@ def _folded(history: History, held: Any, rows: Row) -> tuple[Row, Any]:
     return rows._replace(kept=((), collected)), history.fold(held, jax.tree.map(lambda x: np.asarray(x)[:taken], kept))
 
 
-def _some(stage, path, key, state, num, *, keep, length):
-    return some(stage, path, keep, key, state, num, length=length)
+def _some(stage, path, key, state, num, *, keep, length, particles: int, placement):
+    state, rows = some(stage, path, keep, key, state, num, length=length)
+    return spread.spread(placement, state, particles), rows
 
 
 def _last(wholes, key, particles: int):

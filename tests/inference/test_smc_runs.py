@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import ppl
-from inference import SamplingWarning
+from inference import SamplingWarning, Sharded, Threads
 from inference.mcmc.random_walk import RandomWalk
 from inference.resampling import Systematic
 from inference.smc.ancestor_tree import AncestorTree
@@ -131,6 +131,28 @@ def test_the_last_step_alone():
         paths.run.filtered("zz")
 
 
+# -- devices ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["filter", "tempering"])
+def test_particles_on_eight_devices_are_those_of_one(monkeypatch, name):
+    program, method = {"filter": (WALK, particle_filter()), "tempering": (NORMAL, tempering(moves=3))}[name]
+    spread, seen = importlib.import_module("inference.smc.spread"), []
+
+    def together(placement, states):
+        seen.extend(states)
+        return real(placement, states)
+
+    real = spread.together
+    monkeypatch.setattr(spread, "together", together)
+    one, eight = run(program, method), run(program, method, placement=Sharded())
+    assert len(seen[-1].population.log_weights.sharding.device_set) == 8
+    assert seen[-1].population.log_weights.addressable_shards[0].data.shape == (25,)
+    assert eight.log_evidence == pytest.approx(one.log_evidence, abs=1e-3)
+    for site, x in one.draws.items():
+        np.testing.assert_allclose(x, eight.draws[site], atol=1e-4)
+
+
 # -- what is wrong with a run that ended ------------------------------------------------------------------------------------
 
 
@@ -214,6 +236,11 @@ SENTENCES = {
     "not a store": (lambda: run(store="runs"), "store must be a Store"),
     "a tree in a store": (lambda: run(store=Store("/tmp/x"), history=AncestorTree()), "is held in memory alone"),
     "too much to keep": (lambda: run(walk(100_000), particles=10_000), "takes 14.9 GiB. Keep what has descendants"),
+    "seven shares": (
+        lambda: run(particles=201, placement=Sharded()),
+        "201 particles cannot be shared out evenly among 8 devices; ask for particles=208",
+    ),
+    "threads for particles": (lambda: run(placement=Threads()), "shared out among devices by Sharded.., got Threads"),
     "a share of two": (lambda: ByESS(2.0), "share must lie between 0 and 1"),
     "no moves": (lambda: Move(RandomWalk(), 0), "num must be at least 1"),
     "correlation of one": (lambda: UntilMoved(1.0), "correlation must lie between 0 and 1"),
