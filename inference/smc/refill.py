@@ -16,7 +16,7 @@ from jax import lax
 
 from ..kernel import Kernel
 from ..population import Population
-from .move import Choice, Move
+from .move import Choice, Move, covariance
 from .step import Step, Stepped
 
 
@@ -52,6 +52,8 @@ class Refill(Step):
         copied = population.ancestors != jnp.arange(size)
         first = jnp.argsort(~copied, stable=True)
         choice = move.chosen(population, memory)
+        if self.recorded is None and choice.metric is not None:
+            choice = choice._replace(metric=covariance(population))  # of all, as only some are moved
         choice = choice._replace(num=choice.num * path.target.dim) if self.recorded is None else choice
 
         def some(i, particles, choice):

@@ -10,13 +10,11 @@ import pytest
 import ppl
 from inference.diagnostics import SamplingWarning
 from inference.mcmc.random_walk import RandomWalk
-from inference.smc.annealed_importance import MoveHalves, annealed_importance
+from inference.smc.annealed_importance import annealed_importance
 from inference.smc.importance import importance, smooth
 from inference.smc.loop import Method
-from inference.smc.move import Move
 from inference.smc.reweight import Ladder, Reweight
 from inference.smc.sample import smc
-from inference.smc.step import sequence
 from inference.smc.tempering_path import Tempering, TemperingPath
 from ppl import dist, sample
 from tests.inference.evidence import assert_calibrated, assert_unbiased, coin, gaussian_process, regression, z_scores
@@ -153,17 +151,6 @@ def test_moves_on_another_target_would_be_seen(monkeypatch):
     monkeypatch.setattr(TemperingPath, "log_density", lambda self, p, level: p.log_reference + 0.8 * level * p.log_ratio)
     z = z_scores(annealed_importance(RandomWalk(), LEVELS, moves=3), SMALL, 400, 4)
     assert np.abs(z).min() > 3
-
-
-@pytest.mark.slow
-def test_learning_from_oneself_would_be_seen():
-    """Planted: all particles learn from all. In eight dimensions the estimate is then off by more than its error."""
-    levels = jnp.linspace(0, 1, 41)[1:] ** 3
-    case, move = regression(), Move(RandomWalk(), 10)
-    alone = Method(Tempering(), sequence(Reweight(Ladder(levels)), move))
-    halves = Method(Tempering(), sequence(Reweight(Ladder(levels)), MoveHalves((move, move))))
-    assert abs(z_scores(alone, case, 300, 20).mean()) > 1.0
-    assert abs(z_scores(halves, case, 300, 20).mean()) < 1.0
 
 
 def test_levels_must_end_at_one():

@@ -3,6 +3,8 @@
 False-alarm rates: means over repeated runs within 5 standard errors, some 60 comparisons.
 """
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -244,6 +246,67 @@ def test_likelihoods_that_are_zero_for_many():
     assert len(posterior.stages["ess"]) < 4
     assert posterior.log_evidence == pytest.approx(np.log(1 - 0.6914625), abs=5 * posterior.log_evidence_error)
     assert (posterior["x"] > 0.5).all()
+
+
+def test_settings_are_learned_on_any_scale():
+    """Coordinates a million times apart in scale, and correlated: the moves accept as they should (anchors D2)."""
+    scales = jnp.array([1e-3, 1.0, 1e3])
+
+    @ppl.model
+    def wide():
+        x = sample("x", dist.Normal(0.0, scales).to_event(1))
+        u = x / scales
+        ppl.factor("near", -20.0 * (u[0] - u[1]) ** 2 - 20.0 * (u[1] - u[2] - 0.5) ** 2)
+
+    posterior = smc(wide(), tempering(), key=jax.random.key(0), particles=1000, progress=False)
+    np.testing.assert_allclose(posterior.stages["acceptance_rate"][2:], 0.234, atol=0.06)
+    assert (posterior.stages["correlation"][1:] <= 0.1).all()
+
+
+@ppl.model
+def large():
+    """128 dimensions, from N(0, 1) to N(1, 0.1^2)."""
+    x = sample("x", dist.Normal(0.0, 1.0).expand([128]).to_event(1))
+    ppl.factor("narrow", -0.5 * 99 * jnp.sum((x - 100 / 99) ** 2))
+
+
+LARGE = 128 * (0.5 * np.log(1 / 100) - 0.5 * 100 / 99)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [HMC(8), RandomWalk()], ids=["HMC", "RandomWalk"])
+def test_many_dimensions(kernel):
+    """The evidence is right, and at least 95 % of the variance is kept (anchors D10: 20 to 35 % by short random walks)."""
+    posterior = smc(large(), tempering(kernel), key=jax.random.key(0), particles=1000, progress=False)
+    x = posterior["x"][0]
+    assert abs(posterior.log_evidence - LARGE) < 5 * posterior.log_evidence_error
+    assert posterior.log_evidence_error < 0.8
+    assert 0.95 < (x.std(axis=0) ** 2).mean() / 0.01 < 1.05
+    assert abs(x.mean() - 1.0) < 0.01
+
+
+@pytest.mark.slow
+def test_learning_from_oneself_would_be_seen(monkeypatch):
+    """Planted: a metric made by all particles for all of them. In many dimensions the evidence is then far off."""
+    move = importlib.import_module("inference.smc.move")
+    monkeypatch.setattr(move, "from_each_other", move.covariance)
+    posterior = smc(large(), tempering(RandomWalk()), key=jax.random.key(0), particles=1000, progress=False)
+    assert abs(posterior.log_evidence - LARGE) > 10 * posterior.log_evidence_error
+
+
+def test_mirrored_particles_have_not_moved():
+    """A trajectory of half a period ends at the mirror image: as far as can be, and as likely as before."""
+    still = HMC(16, jnp.pi / 16, Dense.identity(1, jnp.float32), jitter=0.0)
+    posterior = smc(normal() | {"y": Y}, tempering(still, moves=1, to=Ladder(jnp.array([1e-6, 1.0]))), key=jax.random.key(0),
+        particles=1000, progress=False, check=False)  # fmt: skip
+    assert posterior.stages["correlation"][1] > 0.9
+
+
+def test_each_half_of_the_particles_learns_from_the_other():
+    with pytest.raises(
+        ValueError, match="the number of particles must be even, for each half learns from the other; it is 501"
+    ):
+        smc(PROGRAM, tempering(), key=jax.random.key(0), particles=501, progress=False)
 
 
 # -- filters ----------------------------------------------------------------------------------
