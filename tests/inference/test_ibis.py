@@ -58,7 +58,7 @@ def test_a_level_off_by_one_would_be_seen(monkeypatch):
     monkeypatch.setattr(
         DataOrderPath, "log_density", lambda self, p, n: p.log_prior + p.log_likelihoods[jnp.maximum(n - 1, 0)]
     )
-    assert np.abs(z_scores(ibis(moves=10), SMALL, 300, 4)).min() > 3
+    assert np.abs(z_scores(ibis(moves=10), SMALL, 1000, 4)).min() > 3
 
 
 def test_particles_know_the_density_at_every_level():
