@@ -182,7 +182,7 @@ class Target(eqx.Module):
         return self._interpret(Relaxed, position).total("log_prior", "log_likelihood", "log_jacobian")
 
     def log_jacobian(self, position: Array) -> Array:
-        """log |det d constrain / d position|: the difference between densities of positions and of choices; a scalar."""
+        """The log Jacobian of `constrain`: what a density of positions has more than that of their choices; a scalar."""
         return self._interpret(Unconstrained, position).total("log_jacobian")
 
     # -- going back and forth --------------------------------------------------------------------------------------------

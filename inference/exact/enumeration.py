@@ -30,7 +30,7 @@ BLOCK = 2**12  # densities computed at the same time
 
 
 class Marginal(NamedTuple):
-    """The law of each entry of a site: `values` (V,), `probabilities` (*shape of the site, V)."""
+    """The law of each entry of a site: `values` (V,), and `probabilities`, of the shape of the site with an axis (V,) more."""
 
     values: jax.Array
     probabilities: jax.Array

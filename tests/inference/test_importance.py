@@ -123,6 +123,7 @@ def normal(loc, scale):
     sample("x", dist.Normal(loc, scale).expand([2]).to_event(1))
 
 
+@pytest.mark.slow
 def test_every_level_has_its_evidence():
     """From N(0, 3^2) to N(4, 0.5^2), in two dimensions: log Z at every level, within four errors."""
     method = annealed_importance(RandomWalk(), LEVELS, moves=3, reference=normal(0.0, 3.0))

@@ -346,6 +346,7 @@ def test_missing_entries_that_count_would_be_seen(planted):
         check("in turn", "holes", TOLERANCE["float32"])
 
 
+@pytest.mark.slow
 def test_elements_combined_the_wrong_way_round_would_be_seen(planted):
     def wrong(i, j, combined=associative._combined):
         return combined(i, j)._replace(precision=i.precision)

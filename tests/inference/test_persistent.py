@@ -16,6 +16,7 @@ from tests.inference.evidence import assert_calibrated, coin, regression, z_scor
 SMALL = regression(2, 20)
 
 
+@pytest.mark.slow
 def test_the_error_of_the_evidence_is_right():
     assert_calibrated(z_scores(persistent(), SMALL, 200, 30))
 
@@ -56,6 +57,7 @@ def wide():
     sample("x", dist.Normal(0.0, 5.0))
 
 
+@pytest.mark.slow
 def test_modes_keep_their_masses():
     """Two modes eight standard deviations apart; log Z is 0. 40 runs of 500: the mass of the left one within four errors."""
     method = persistent(reference=wide())

@@ -198,6 +198,7 @@ def test_any_kernel_moves(kernel, moves, rule):
     assert posterior.stages["acceptance_rate"][-1] == pytest.approx(kernel.target_acceptance, abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_reference_near_the_posterior_shortens_the_way():
     _, mean, covariance = conjugate()
 
@@ -210,6 +211,7 @@ def test_a_reference_near_the_posterior_shortens_the_way():
     assert abs(posterior.log_evidence - conjugate()[0]) < 5 * posterior.log_evidence_error
 
 
+@pytest.mark.slow
 def test_supports_are_mapped_and_counted():
     """A positive parameter: Gamma prior, Poisson data; the Jacobian must cancel in the evidence."""
 

@@ -55,6 +55,7 @@ def test_weights_that_are_not_shared_out_would_be_seen():
     assert z.mean() > 10
 
 
+@pytest.mark.slow
 def test_states_taken_for_independent_would_be_seen(monkeypatch):
     """Planted: every state is a family of its own."""
     kept = Population.resampled
@@ -63,6 +64,7 @@ def test_states_taken_for_independent_would_be_seen(monkeypatch):
         assert_calibrated(z_scores(waste_free(length=10), regression(2, 20), 500, 30))
 
 
+@pytest.mark.slow
 def test_copies_are_unbiased_and_side_by_side():
     log_weights = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4, 0.0, 0.5]))
     keys = jax.random.split(jax.random.key(0), 4000)
