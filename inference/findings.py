@@ -66,14 +66,26 @@ class Draws:
     def __init__(self, posterior: Any) -> None:
         self.stats = {name: np.asarray(x) for name, x in posterior.stats.items()}
         self.made, self.stages = posterior.provenance, posterior.stages
-        self.chains, self.draws = posterior.shape
-        labels = names(posterior.draws)
-        in_memory = all(isinstance(x, np.ndarray | jax.Array) for x in flatten(posterior.draws).values())
+        (self.chains, self.draws), self._draws = posterior.shape, posterior.draws
+
+    @cached_property
+    def _scalars(self) -> tuple[list[str], np.ndarray]:
+        """Names and table (chain, draw, scalar) of those that vary; made for the rules that ask for them."""
+        labels = names(self._draws)
+        in_memory = all(isinstance(x, np.ndarray | jax.Array) for x in flatten(self._draws).values())
         most = MOST if in_memory else min(MOST, max(1, VALUES // (self.chains * self.draws)))
-        parts = list(tables(posterior.draws, spaced(len(labels), most)))
+        parts = list(tables(self._draws, spaced(len(labels), most)))
         found, table = [name for some, _ in parts for name in some], np.concatenate([part for _, part in parts], axis=2)
         keep = [i for i in range(len(found)) if np.ptp(table[..., i]) > 0]
-        self.names, self.table = [found[i] for i in keep], table[..., keep]
+        return [found[i] for i in keep], table[..., keep]
+
+    @cached_property
+    def names(self) -> list[str]:
+        return self._scalars[0]
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        return self._scalars[1]
 
     @property
     def moved(self) -> bool:

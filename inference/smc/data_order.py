@@ -72,10 +72,7 @@ class DataOrderPath(Bridge):
     level_name: ClassVar[str] = "num_data"
 
     def start(self, key, num: int) -> Population:
-        def one(key):
-            return self.at(self.target.unconstrain(self.target.program.simulate(key).choices))
-
-        return Population.of(jax.vmap(one)(jax.random.split(key, num)), level=jnp.int32(0))
+        return Population.of(self.drawn(key, num, self.target.program), level=jnp.int32(0))
 
     def ended(self, level):
         return level >= self.num_data

@@ -52,6 +52,14 @@ class Bridge(Path):
 
     target: eqx.AbstractVar[Any]
 
+    def drawn(self, key, num: int, program) -> Any:
+        """The particles (num, ...) at independent draws from a program over the target's sites."""
+
+        def one(key):
+            return self.at(self.target.unconstrain(program.simulate(key).choices))
+
+        return jax.vmap(one)(jax.random.split(key, num))
+
     @abc.abstractmethod
     def at(self, position) -> Any:
         """The particle at a flat position (dim,), with its densities evaluated."""

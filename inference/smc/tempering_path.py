@@ -83,12 +83,7 @@ class TemperingPath(Bridge):
     level_name: ClassVar[str] = "inverse_temperature"
 
     def start(self, key, num: int) -> Population:
-        source = self.target.program if self.reference is None else self.reference
-
-        def one(key):
-            return self.at(self.target.unconstrain(source.simulate(key).choices))
-
-        points = jax.vmap(one)(jax.random.split(key, num))
+        points = self.drawn(key, num, self.target.program if self.reference is None else self.reference)
         return Population.of(points, level=jnp.zeros((), points.log_ratio.dtype))
 
     def ended(self, level):

@@ -60,10 +60,7 @@ class ThresholdPath(Bridge):
     level_name: ClassVar[str] = "threshold"
 
     def start(self, key, num: int) -> Population:
-        def one(key):
-            return self.at(self.target.unconstrain(self.target.program.simulate(key).choices))
-
-        points = jax.vmap(one)(jax.random.split(key, num))
+        points = self.drawn(key, num, self.target.program)
         return Population.of(points, level=jnp.full((), -jnp.inf, points.log_likelihood.dtype))
 
     def ended(self, level):
