@@ -6,6 +6,7 @@ from .multinomial import Multinomial
 from .optimal_transport import OptimalTransport
 from .resampler import Resampled, Resampler, ess, logmeanexp
 from .residual import Residual
+from .sorted import Sorted
 from .ssp import SSP
 from .stop_gradient import StopGradient
 from .stratified import Stratified
@@ -21,6 +22,7 @@ __all__ = [
     "Resampled",
     "Resampler",
     "Residual",
+    "Sorted",
     "StopGradient",
     "Stratified",
     "Systematic",

@@ -83,22 +83,24 @@ def conditional_smc(key, path: ProgramPath, method: Method, choices, *, particle
     return Renewed(renewal.draw(key_draw, pinned, rows), last.population.log_evidence)
 
 
-def filtered_path(key, path: ProgramPath, method: Method, *, particles: int) -> Renewed:
-    """A run with no particle given, and a path of it: a last particle and its ancestors."""
+def filtered_path(key, path: ProgramPath, method: Method, *, particles: int, keys=None) -> Renewed:
+    """A run with no particle given, and a path of it: a last particle and its ancestors. `keys` (step,): of the run."""
     key_walk, key_draw = jax.random.split(key)
-    last, rows = walk(method.stage, path, key_walk, particles, visited)
+    last, rows = walk(method.stage, path, key_walk if keys is None else keys, particles, visited)
     return Renewed(traced(key_draw, rows), last.population.log_evidence)
 
 
 def walk(stage: Step, path, key, num: int, keep: Callable) -> tuple[State, Any]:
-    """All stages of a path of known length, and what `keep(population)` says of each, leading with (stage,)."""
+    """All stages of a path of known length, and what `keep(population)` says of each, leading with (stage,). `key`: one, or
+    one for each stage."""
 
-    def one(state, _):
+    def one(state, key):
         state = next_stage(stage, path, key, state)[0]
         return state, keep(state.population)
 
-    first = begin(stage, path, key, num)
-    last, rows = lax.scan(one, first, length=path.length - 1)
+    keys = jnp.broadcast_to(key, (path.length,))
+    first = begin(stage, path, keys[0], num)
+    last, rows = lax.scan(one, first, keys[1:])
     return last, jax.tree.map(lambda x, xs: jnp.concatenate([x[None], xs]), keep(first.population), rows)
 
 
@@ -158,7 +160,7 @@ class Pinned(Growing):
         return ahead(self.path.opened, self.span, t, walkers.before, walkers.carry, choices)
 
 
-def in_front(population: Population, walker: Walker) -> Population:
+def in_front(population: Population, walker: Any) -> Population:
     """The population with this particle in slot 0."""
     return population._replace(particles=jax.tree.map(lambda xs, x: xs.at[0].set(x), population.particles, walker))
 

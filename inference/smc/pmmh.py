@@ -12,9 +12,12 @@ another kernel has moved the chain, conditional SMC makes the estimate that goes
 How many particles: a standard deviation of 1 to 1.7 of the log likelihood serves best (Doucet, Pitt, Deligiannidis and Kohn,
 Biometrika 102, 2015). Warm-up aims at 0.12 accepted; see `pseudo_marginal.py`.
 
-Estimates are not correlated from one proposal to the next: particles that are resampled by their weights change places, and
-unless they are sorted (Deligiannidis, Doucet and Pitt, JRSSB 80, 2018) the same random numbers meet other particles soon. A
-model that sorts them itself can write its estimate down, and use `inf.pseudo_marginal(..., correlation=0.99)`.
+*Correlated*: with `correlation=0.95` a proposal's filter keeps the random numbers of 95 % of the steps, so that the two
+estimates that are compared err alike, and far fewer particles will do (Deligiannidis, Doucet and Pitt, JRSSB 80, 2018; Tran,
+Kohn, Quiroz and Villani, arXiv:1603.02485). Which steps get new numbers is drawn anew each time: the law of the numbers is
+kept, and the move between them is reversible. It needs particles that keep their places when parameters change a little:
+
+    pmmh(inf.RandomWalk(), correlation=0.95, method=particle_filter(resample=Sorted(Systematic(), by=lambda x: x.carry)))
 
 Kernels with gradients are refused: a filter's gradient follows its particles as parameters change, that of a conditional run
 does not follow the given path, and a kernel that takes one for the other does not keep the law.
@@ -51,12 +54,15 @@ BEYOND = 1e30  # a log density that no proposal is refused for
 
 class PmmhState(NamedTuple):
     """`inner`: where the chain is, parameters and path; `kernel`: the wrapped kernel's state, of the parameters alone, whose
-    density is the estimate; `own`: the position that the estimate belongs to."""
+    density is the estimate; `own`: the position that the estimate belongs to; `noise` (step, ...): the keys of the filter that
+    made it, where a filter did: they are `known`."""
 
     inner: State
     kernel: Any
     info: Any
     own: jax.Array
+    noise: jax.Array
+    known: jax.Array
 
     @property
     def position(self):
@@ -76,6 +82,7 @@ class Pmmh(Combination):
     kernels: tuple[Kernel]
     method: Method
     particles: int = eqx.field(static=True)
+    correlation: jax.Array | float = 0.0
 
     def check(self, target) -> None:
         sites = LoopSites.of("pmmh", target)
@@ -97,10 +104,11 @@ class Pmmh(Combination):
         loop = Loop.of(self, target, position)
         given = loop.given(key_estimate, position)
         (own,), (info,) = begun(self.kernels, key_kernel, [(given, position[loop.entries])])
-        return PmmhState(at(target, position), own, info, position)
+        noise = jnp.zeros_like(jax.random.key_data(loop.keys(key)))
+        return PmmhState(at(target, position), own, info, position, noise, jnp.array(False))
 
     def step(self, key, state: PmmhState, target) -> tuple[PmmhState, Any]:
-        key_given, key_move, key_filter = jax.random.split(key, 3)
+        key_given, key_move, key_filter, key_noise, key_stay = jax.random.split(key, 5)
         (kernel,), point = self.kernels, state.inner
         loop = Loop.of(self, target, point.position)
         here, given = point.position[loop.entries], loop.given(key_given, point.position)
@@ -110,18 +118,26 @@ class Pmmh(Combination):
         # One filter in all: see first where the kernel goes, and then tell it what was found there.
         anywhere = Density(len(here), lambda _: jnp.asarray(BEYOND, here.dtype))
         there = innermost(kernel.step(key_move, own, anywhere)[0]).position
-        found = loop.found(key_filter, point.position)
-        level, new = found(there)
+        here_known, keys = known(state, elsewhere), loop.keys(key_noise)
+        stay = here_known & jax.random.bernoulli(key_stay, self.correlation, keys.shape)
+        keys = jnp.where(stay, jax.random.wrap_key_data(state.noise, impl=jax.random.key_impl(keys)), keys)
+        level, new = loop.found(key_filter, keys, there)
         level = finite_or(level, -jnp.inf).astype(here.dtype)
         own, info = kernel.step(key_move, own, Density(len(here), lambda _: level))
 
         moved = jnp.any(innermost(own).position != here)
         position = jnp.where(moved, loop.put(point.position, there, new), point.position)
+        noise = jnp.where(moved, jax.random.key_data(keys), state.noise)
         point = at(target, position)
-        return PmmhState(point, own, info, position), info._replace(lp=point.log_density)
+        return PmmhState(point, own, info, position, noise, here_known | moved), info._replace(lp=point.log_density)
 
     def learn(self, i, state: PmmhState, info) -> PmmhState:
         return state._replace(kernel=self.kernels[0].learn(i, state.kernel, state.info))
+
+
+def known(state: PmmhState, elsewhere) -> jax.Array:
+    """Whether the state's random numbers are those of its estimate: not where another kernel has moved the path."""
+    return state.known & ~elsewhere
 
 
 class Loop(NamedTuple):
@@ -151,15 +167,15 @@ class Loop(NamedTuple):
         path = self.kernel.method.way.of(self.path.opened.program | choices)
         return path, choices, jnp.where(possible, log_jacobian, -jnp.inf)
 
-    def found(self, key, position) -> Callable:
-        """A function from parameters to an estimate of their log density, and all choices: a new filter's."""
+    def keys(self, key) -> jax.Array:
+        """A key for each step of a filter, (step,)."""
+        return jax.random.split(key, self.path.length)
 
-        def estimate(parameters):
-            path, choices, log_jacobian = self.at(parameters)
-            new = filtered_path(key, path, self.kernel.method, particles=self.kernel.particles)
-            return new.log_evidence + log_jacobian, merge(choices, new.choices)
-
-        return estimate
+    def found(self, key, keys, parameters) -> tuple[jax.Array, dict[str, Any]]:
+        """An estimate of the log density of the parameters, and all choices: a new filter's, of these `keys`."""
+        path, choices, log_jacobian = self.at(parameters)
+        new = filtered_path(key, path, self.kernel.method, particles=self.kernel.particles, keys=keys)
+        return new.log_evidence + log_jacobian, merge(choices, new.choices)
 
     def given(self, key, position) -> Density:
         """The estimate that goes with the path at `position`."""
@@ -180,17 +196,18 @@ class Loop(NamedTuple):
         return self.sites.moved(position, old, new)
 
 
-def pmmh(kernel: Kernel, *, particles: int = 100, method: Method | None = None) -> Pmmh:
+def pmmh(kernel: Kernel, *, particles: int = 100, correlation: float = 0.0, method: Method | None = None) -> Pmmh:
     """Particle marginal Metropolis-Hastings: `kernel` moves the sites before a program's `ppl.scan`, and the path with them.
 
     - `kernel`: one that evaluates the density once in a step, without gradients: `RandomWalk()` or `Independence(...)`.
     - `particles` of the filter, and its `method`, such as `particle_filter(proposal=guide)`.
+    - `correlation`: the share of the steps whose random numbers a proposal keeps, 0 to below 1; see the file's docstring.
 
     Statistics: those of `kernel`; `lp` is the log density of parameters and path.
 
     Raises:
-        ValueError: for another kernel, or fewer than two particles. From `mcmc`: for a program without a loop, or without
-            sites before it; for sites in the loop that are not pmmh's to move; for discrete sites before it.
+        ValueError: for another kernel, fewer than two particles, or no such correlation. From `mcmc`: for a program without
+            a loop, or without sites before it; for sites in the loop that are not pmmh's to move; for discrete sites before it.
 
     Example:
         `inf.mcmc(program | data, pmmh(inf.RandomWalk(), particles=200), key=key)`
@@ -204,4 +221,6 @@ def pmmh(kernel: Kernel, *, particles: int = 100, method: Method | None = None) 
         )
     if particles < 2:
         raise ValueError(f"pmmh: particles must be at least 2, got {particles}.")
-    return Pmmh((kernel,), particle_filter() if method is None else method, particles)
+    if not 0 <= correlation < 1:
+        raise ValueError(f"pmmh: correlation must be at least 0 and below 1, got {correlation!r}.")
+    return Pmmh((kernel,), particle_filter() if method is None else method, particles, correlation)

@@ -8,6 +8,9 @@
 
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from inference import resampling as rs
 
 
@@ -28,6 +31,7 @@ RESAMPLERS = {
     "Killing": Member(rs.Killing(), resizes=False),
     "Metropolis": Member(rs.Metropolis(100)),
     "StopGradient": Member(rs.StopGradient(rs.Systematic()), close=True),
+    "Sorted": Member(rs.Sorted(rs.Systematic(), by=lambda particle: -jnp.ravel(jax.tree.leaves(particle)[0])[0]), close=True),
     "When": Member(rs.When(rs.Systematic(), ess=1.0), close=True, resizes=False),
     "OptimalTransport": Member(rs.OptimalTransport(), close=True, indices=False, resizes=False),
 }

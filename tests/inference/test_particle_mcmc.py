@@ -15,6 +15,7 @@ import ppl
 from inference.checks import joint
 from inference.exact.kalman import kalman_filter
 from inference.exact.linear_gaussian import Affine, Gaussian, LinearGaussian
+from inference.resampling import Sorted, Systematic
 from inference.smc import pmmh as pmmh_file
 from inference.smc.conditional import BackwardSampling, filtered_path
 from inference.smc.particle_gibbs import ParticleGibbs
@@ -45,6 +46,10 @@ KERNELS = {
     ),
     "pmmh": lambda: pmmh(WALK, particles=4),
     "pmmh and particle Gibbs": lambda: inf.cycle(pmmh(WALK, particles=4), inf.gibbs({"mu": WALK, ...: ParticleGibbs(3)})),
+    "correlated pmmh": lambda: pmmh(WALK, particles=4, correlation=0.7),
+    "correlated pmmh and particle Gibbs": lambda: inf.cycle(
+        pmmh(WALK, particles=2, correlation=0.7), inf.gibbs({"mu": WALK, ...: ParticleGibbs(3)})
+    ),
     "pmmh of a block": lambda: inf.gibbs({("mu", "z"): pmmh(WALK, particles=3), "s": ParticleGibbs(3)}),
 }
 EVERY_DAY = ("particle Gibbs",)
@@ -82,6 +87,15 @@ def test_a_planted_bug_is_found(monkeypatch):
     """The estimate that a chain begins with is not the one that goes with its path."""
     monkeypatch.setattr(pmmh_file, "conditional_smc", weighs_nothing)
     found = verdict(pmmh(WALK, particles=2), 20_000)
+    assert min(found.p_values.values()) < 1e-7, found
+
+
+@pytest.mark.slow
+def test_random_numbers_of_another_path_would_be_seen(monkeypatch):
+    """Planted: numbers are kept where another kernel has moved the path, and they are not those of the estimate."""
+    monkeypatch.setattr(pmmh_file, "known", lambda state, elsewhere: jnp.array(True))
+    kernel = inf.cycle(pmmh(WALK, particles=2, correlation=0.9), inf.gibbs({"mu": WALK, ...: ParticleGibbs(2)}))
+    found = verdict(kernel, 20_000)
     assert min(found.p_values.values()) < 1e-7, found
 
 
@@ -140,6 +154,24 @@ def test_the_parameter_has_its_exact_posterior(name, on_a_grid):
     assert posterior["z"].shape == (4, draws, T)
 
 
+@pytest.mark.slow
+def test_correlated_estimates_are_accepted_more_often():
+    """With five particles, sorted: the share that is accepted at one step size."""
+    method = inf.particle_filter(resample=Sorted(Systematic(), by=lambda walker: walker.carry))
+
+    def accepted(correlation):
+        kernel = pmmh(
+            inf.RandomWalk(0.1, inf.metrics.Diagonal(jnp.ones(1))), particles=5, correlation=correlation, method=method
+        )
+        posterior = inf.mcmc(
+            autoregression() | {"y": jnp.asarray(Y)}, kernel, key=jax.random.key(1), draws=200, warmup=20, progress=False,
+            check=False, placement=inf.Vectorized(),
+        )  # fmt: skip
+        return np.mean(posterior.stats["acceptance_rate"])
+
+    assert accepted(0.95) > 1.5 * accepted(0.0)
+
+
 def test_what_cannot_be_is_said():
     program = autoregression() | {"y": jnp.asarray(Y)}
 
@@ -176,6 +208,7 @@ def test_what_cannot_be_is_said():
             r"^pmmh: the kernel must do without gradients, for a filter has none .*HMC\.$",
         ),
         (lambda: pmmh(inf.RandomWalk(), particles=1), r"^pmmh: particles must be at least 2, got 1\.$"),
+        (lambda: pmmh(WALK, correlation=1.0), r"^pmmh: correlation must be at least 0 and below 1, got 1\.0\.$"),
         (
             mcmc(program, inf.gibbs({"z": pmmh(WALK), ...: WALK})),
             r"^pmmh: there is no site before the program's ppl\.scan",

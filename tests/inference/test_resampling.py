@@ -108,7 +108,8 @@ def test_a_million_particles_in_float32_are_counted_rightly(name):
     log_weights = 2.0 * jax.random.normal(jax.random.key(0), (num,), jnp.float32)
     exact = np.exp(np.asarray(log_weights, np.float64))
     expected = num * exact / exact.sum()
-    resample = jax.jit(lambda key, log_weights: RESAMPLERS[name].resampler(key, log_weights, log_weights).ancestors)
+    slots = jnp.arange(num)
+    resample = jax.jit(lambda key, log_weights: RESAMPLERS[name].resampler(key, slots, log_weights).ancestors)
     ancestors = resample(jax.random.key(1), log_weights)
     found = np.bincount(ancestors, minlength=num)
     assert found.sum() == num
