@@ -171,6 +171,12 @@ class Constrain(Unconstrained):
     keeps = ("choices", "values")
 
 
+class Pointwise(Unconstrained):
+    """Unconstrained, keeping the log likelihood of every observed site and factor apart."""
+
+    keeps = ("pointwise",)
+
+
 class Audit(Unconstrained):
     """Unconstrained, keeping every site's log density apart: which of them is not finite?"""
 

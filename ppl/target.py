@@ -21,7 +21,7 @@ from .choices import Choices, merge, paths, put, walk
 from .distributions import dist, is_traced
 from .graph import depends
 from .interpreter import Interpreter
-from .interpreters import Audit, Bounds, Constrain, Fill, Free, Holes, Relaxed, Unconstrained, apart
+from .interpreters import Audit, Bounds, Constrain, Fill, Free, Holes, Pointwise, Relaxed, Unconstrained, apart
 from .primitives import factor, sample
 from .program import Program
 from .values import first
@@ -148,6 +148,11 @@ class Target(eqx.Module):
         """The two parts of `log_density`: prior with Jacobian, and likelihood (data and factors)."""
         run = self._interpret(Unconstrained, position)
         return run.total("log_prior", "log_jacobian"), run.total("log_likelihood")
+
+    def log_prior_and_likelihoods(self, position: Array) -> tuple[Array, dict[str, Array]]:
+        """The prior with Jacobian, and the pointwise log likelihood of each observed site and factor, by address."""
+        run = self._interpret(Pointwise, position)
+        return run.total("log_prior", "log_jacobian"), dict(walk(run.record.trees.get("pointwise", {})))
 
     def log_density_apart(self, address: str, position: Array) -> Array:
         """The log density lane by lane, a vector; see `log_prior_and_likelihood_apart`."""

@@ -11,7 +11,7 @@ posterior["z"]                   # (1, 200, 100_000): paths
 """
 
 import dataclasses
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,7 +19,7 @@ import numpy as np
 
 from ppl.choices import merge
 
-from .history import History
+from .history import Folding
 
 GROWTH = 1 << 22  # particles that may come before dead ones are looked for
 
@@ -63,12 +63,10 @@ class Tree:
         return sum(len(generation.parents) for generation in self.generations)
 
 
-class AncestorTree(History):
+class AncestorTree(Folding):
     """Keep the choices of all stages, but only of particles that have descendants; the posterior has `paths` draws."""
 
     paths: int = eqx.field(static=True, default=200)
-
-    folds: ClassVar[bool] = True
 
     def num(self, particles):
         return min(self.paths, particles)

@@ -4,13 +4,14 @@
 - `Paths()`: what every particle chose at every stage, and its ancestor: whole paths, by following ancestors back. The default
   of programs with a loop. It takes (stages x particles) numbers for each scalar, and for ancestors and weights.
 - `AncestorTree()`: the same without what has died out, for long runs; see `ancestor_tree.py`.
+- `Window(num)`: the same of the last stages alone; see `window.py`.
 
 Paths followed back are draws from the smoothing law, but few of them differ long ago: all particles soon descend from one
 (Kitagawa, JCGS 5, 1996). See `smoothing.py` for better ones.
 """
 
 import abc
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,30 +26,32 @@ from ..population import Population
 class History(eqx.Module):
     """The contract: `keep` is called at every stage, in the compiled loop; `draws` once, at the end.
 
-    What is kept is stacked, leading with the stages; or, where `folds`, given to `fold` on the host, block by block.
+    What is kept is stacked, leading with the stages; or, by one that is `Folding`, folded on the host, block by block.
     """
-
-    folds: ClassVar[bool] = False
 
     def num(self, particles: int) -> int:
         """How many draws the posterior of so many particles has."""
         return particles
-
-    def fold(self, held, kept) -> Any:
-        """What was held (at first None) with a block of stages more."""
-        raise NotImplementedError
 
     @abc.abstractmethod
     def keep(self, population: Population) -> Any:
         """What to write down of a population: a pytree of arrays."""
 
     def whole(self, path, population: Population, kept) -> Population:
-        """What the posterior is made of: the last population, or more. `kept` leads with the stages."""
+        """What the posterior is made of: the last population, or more. `kept` leads with the stages, or is what was held."""
         return population
 
     @abc.abstractmethod
     def draws(self, path, population: Population, kept, slots) -> dict[str, Any]:
-        """Choices by site (num, ...) of particles of the whole population, in `slots` (num,); `kept` leads with the stages."""
+        """Choices by site (num, ...) of particles of the whole population, in `slots` (num,); `kept` as for `whole`."""
+
+
+class Folding(History):
+    """The contract of histories that hold less than all stages: on the host, in memory, and so not in a store."""
+
+    @abc.abstractmethod
+    def fold(self, held, kept) -> Any:
+        """What was held (at first None) with a block of stages more, NumPy arrays that lead with (stage,)."""
 
 
 class Last(History):

@@ -30,6 +30,10 @@ class Path(eqx.Module):
     def length(self) -> int | None:
         return None
 
+    def check_islands(self, islands: int) -> None:
+        """Raise ValueError, with a sentence, where so many populations would not go the path independently."""
+        return None
+
     @abc.abstractmethod
     def start(self, key, num: int) -> Population:
         """`num` particles, properly weighted for the first level."""
@@ -108,7 +112,8 @@ class Level(eqx.Module):
 
     @property
     def slots(self):
-        return self.path.target.slots
+        """Those of the target, with no lanes told apart."""
+        return tuple(slot._replace(apart=0) for slot in self.path.target.slots)
 
     @property
     def is_discrete(self):
@@ -123,3 +128,7 @@ class Level(eqx.Module):
     def log_density(self, position):
         """+log density at `position` (dim,), up to a constant; a scalar."""
         return self.path.log_density(self.path.at(position), self.level)
+
+    def log_density_apart(self, address: str, position):
+        """The log density in one lane; see `Target.log_density_apart`."""
+        return self.log_density(position)[None]

@@ -207,7 +207,7 @@ def pmmh(kernel: Kernel, *, particles: int = 100, correlation: float = 0.0, meth
 
     Raises:
         ValueError: for another kernel, fewer than two particles, or no such correlation. From `mcmc`: for a program without
-            a loop, or without sites before it; for sites in the loop that are not pmmh's to move; for discrete sites before it.
+            a loop, or without sites before it; for sites in the loop that are not pmmh's to move; for discrete ones before it.
 
     Example:
         `inf.mcmc(program | data, pmmh(inf.RandomWalk(), particles=200), key=key)`

@@ -76,8 +76,8 @@ def _one(islands: list[Population]) -> Population:
     families = jnp.concatenate([p.families + start for start, p in zip(starts, islands, strict=True)])
     shares = jax.nn.softmax(jnp.stack([p.log_evidence for p in islands]))
     variance = jnp.sum(shares**2 * jnp.stack([p.log_evidence_error for p in islands]) ** 2)
-    whole = whole._replace(families=families)
-    return whole.as_founders()._replace(families=families, settled=variance)
+    whole = whole._replace(families=families, settled=variance)
+    return whole._replace(log_apart=-jnp.log(whole._apart))
 
 
 def posterior_of(run: Run, slots, program, key, sampling_seconds: float, compile_seconds: float) -> Posterior:

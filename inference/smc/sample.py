@@ -25,7 +25,7 @@ from ..progress import Meter, Progress, Silent
 from ..run import Goal, Outcome, Route, run, seconds
 from ..store import Store
 from . import spread
-from .history import History, Last, Paths
+from .history import Folding, History, Last, Paths
 from .identity import opened
 from .loop import Method, Row, State, begin, goes_on, some
 from .path import Growing, Path
@@ -77,6 +77,7 @@ def smc(
     _check(method, key, particles, islands, history, store)
     spread.check(placement, particles)
     path = method.way.of(program)
+    path.check_islands(islands)
     method.stage.check(path)
     history = _history(method, path, history)
     keep = _kept(history, collect)
@@ -125,7 +126,7 @@ def smc(
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
     outcome = outcome._replace(states=spread.together(placement, outcome.states))
     rows = [_all(row, parts) for row, parts in zip(firsts, records, strict=True)]
-    if history.folds:
+    if isinstance(history, Folding):
         rows = [row._replace(kept=(held, row.kept[1])) for row, held in zip(rows, gathered, strict=True)]
     _refuse_end(outcome, path, rows, held is not None)
     parts = zip(outcome.states, rows, strict=True)
@@ -161,11 +162,12 @@ def _stacked(x):
 
 def _folded(history: History, held: Any, rows: Row) -> tuple[Row, Any]:
     """Rows without what a history that folds has taken from them, and what it holds now."""
-    if not history.folds:
+    if not isinstance(history, Folding):
         return rows, held
     kept, collected = rows.kept
     taken = int(np.sum(rows.taken))
-    return rows._replace(kept=((), collected)), history.fold(held, jax.tree.map(lambda x: np.asarray(x)[:taken], kept))
+    own = jax.tree.map(lambda x: np.asarray(x)[:taken].copy(), kept)  # what looks at a part of a block holds all of it
+    return rows._replace(kept=((), collected)), history.fold(held, own)
 
 
 def _some(stage, path, key, state, num, *, keep, length, particles: int, placement):
@@ -238,7 +240,7 @@ def _check(method, key, particles, islands, history, store) -> None:
             raise ValueError(f"smc: {name} must be a whole number of at least {least}, got {value!r}.")
     if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
         raise ValueError("smc: key must be one typed key, for example jax.random.key(0).")
-    if store is not None and getattr(history, "folds", False):
+    if store is not None and isinstance(history, Folding):
         raise ValueError(
             f"smc: {history} is held in memory alone, so the run cannot be kept in a store. Leave one of them out."
         )

@@ -11,6 +11,7 @@ import ppl
 
 from ..kernel import Kernel
 from ..mcmc.random_walk import RandomWalk
+from ..posterior import Posterior
 from ..resampling import Resampler, Systematic
 from .loop import Method
 from .move import Move, UntilMoved
@@ -26,14 +27,15 @@ def tempering(
     moves: int | UntilMoved = UntilMoved(),  # noqa: B008
     to: Rule = ByESS(0.5),  # noqa: B008
     resample: Resampler = Systematic(),  # noqa: B008
-    reference: ppl.Program | None = None,
+    reference: ppl.Program | Posterior | None = None,
 ) -> Method:
     """Adaptive tempering.
 
     - `kernel`: moves the particles at every level; settings that it leaves open are learned from them.
     - `moves`: how many steps of it, or until when.
     - `to`: which level is next: `ByESS(share)`, `ByCESS(share)`, or given levels, `Ladder(levels)`.
-    - `reference`: a program over the same latent sites to begin at in place of the prior, such as a guide.
+    - `reference`: a program over the same latent sites to begin at in place of the prior, such as a guide; or the posterior of
+      another conditioned program, whose evidence and error are then carried on. That may be wrong: it is put right.
     """
     stage = sequence(Reweight(to), Resample(resample), Move(kernel, moves))
     return Method(Tempering(reference), stage)

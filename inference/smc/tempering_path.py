@@ -2,13 +2,14 @@
 
     gamma_b = reference x (posterior density / reference)^b,  0 <= b <= 1
 
-The reference is the prior, and the ratio the likelihood; or any program over the same sites, such as a guide: the nearer it
-is to the posterior, the shorter the way (Neal, Statistics and Computing 11, 2001; Gelman and Meng, Statistical Science 13,
-1998).
+The reference is the prior, and the ratio the likelihood; or any program over the same sites, such as a guide; or the posterior
+of another program (see `other_posterior.py`). The nearer it is to the posterior, the shorter the way (Neal, Statistics and
+Computing 11, 2001; Gelman and Meng, Statistical Science 13, 1998).
 
 ```python
 path = Tempering().of(program | data)
 path = Tempering(guide(phi)).of(program | data)
+path = Tempering(posterior).of(program | data)
 ```
 """
 
@@ -23,43 +24,65 @@ import ppl
 
 from ..mcmc.tempering import TemperedTarget, power
 from ..population import Population
+from ..posterior import Posterior
+from .other_posterior import OtherPosterior
 from .path import Bridge, Level
 
 
 class Tempering(eqx.Module):
-    """Which way to go: from the prior, or from a `reference` program with the same latent sites."""
+    """Which way to go: from the prior, from a `reference` program with the same latent sites, or from the posterior of one."""
 
-    reference: ppl.Program | None = None
+    reference: ppl.Program | Posterior | None = None
 
     def of(self, program) -> "TemperingPath":
         """The path to the posterior of a conditioned program, or to a `ppl.Target`.
 
         Raises:
-            ValueError: where the prior is improper, or the reference has other sites.
+            ValueError: where the prior is improper, the reference has other sites, or its draws are not of all of them.
         """
         target = ppl.as_target(program)
-        rows = {slot.address: target.program.sites()[slot.address] for slot in target.slots}
         if self.reference is None:
-            for address, row in rows.items():
-                if "ImproperUniform" in row.family:
-                    raise ValueError(
-                        f"smc: the prior of site '{address}' is improper, so no particles can be drawn from it. Give it "
-                        "a proper one, or begin at a program over the same sites: tempering(reference=...)."
-                    )
-        else:
-            there = {name: row for name, row in self.reference.sites().items() if row.kind == "latent"}
+            _check_prior(target)
+            return TemperingPath(target, None)
+        if not isinstance(self.reference, Posterior):
+            _check_reference(target, self.reference, "the reference")
             weighted = [name for name, row in self.reference.sites().items() if row.kind in ("observed", "factor")]
             if weighted:
                 raise ValueError(
                     f"smc: the reference has data or factors at {', '.join(weighted)}, so its draws do not follow its "
-                    "density. Give a program that is sampled as it stands, such as a guide."
+                    "density. Give a program that is sampled as it stands, such as a guide; or a posterior of this one."
                 )
-            if there.keys() != rows.keys() or any(there[name].shape != row.shape for name, row in rows.items()):
-                raise ValueError(
-                    f"smc: the reference has the latent sites {_told(there)}, but the program has {_told(rows)}. They must be "
-                    "the same."
-                )
-        return TemperingPath(target, self.reference)
+            return TemperingPath(target, self.reference)
+        if self.reference.program is None:
+            raise ValueError(
+                "smc: the reference is a posterior that does not know its program, so the density of its draws is not known. "
+                "Give it back what was conditioned: dataclasses.replace(posterior, program=program)."
+            )
+        _check_reference(target, self.reference.program, "the reference's program")
+        return TemperingPath(target, self.reference.program, OtherPosterior.of(self.reference, target))
+
+
+def _check_prior(target: ppl.Target) -> None:
+    for address, row in _latent(target.program).items():
+        if "ImproperUniform" in row.family:
+            raise ValueError(
+                f"smc: the prior of site '{address}' is improper, so no particles can be drawn from it. Give it "
+                "a proper one, or begin at a program over the same sites: tempering(reference=...)."
+            )
+
+
+def _check_reference(target: ppl.Target, reference, who: str) -> None:
+    if not isinstance(reference, ppl.Program):
+        raise ValueError(f"smc: {who} must be a program or a posterior of one, got {type(reference).__name__}.")
+    there, rows = _latent(reference), _latent(target.program)
+    if there.keys() != rows.keys() or any(there[name].shape != row.shape for name, row in rows.items()):
+        raise ValueError(
+            f"smc: {who} has the latent sites {_told(there)}, but the program has {_told(rows)}. They must be the same."
+        )
+
+
+def _latent(program: ppl.Program) -> dict[str, Any]:
+    return {name: row for name, row in program.sites().items() if row.kind == "latent"}
 
 
 def _told(rows) -> str:
@@ -79,10 +102,21 @@ class TemperingPath(Bridge):
 
     target: ppl.Target
     reference: ppl.Program | None
+    draws: OtherPosterior | None = None
 
     level_name: ClassVar[str] = "inverse_temperature"
 
+    def check_islands(self, islands: int) -> None:
+        if self.draws is not None and islands > 1:
+            raise ValueError(
+                f"smc: {islands} islands would begin at the same draws of the reference, and so err together. Take one island "
+                "of more particles."
+            )
+
     def start(self, key, num: int) -> Population:
+        if self.draws is not None:
+            begun = self.draws.start(key, num, self.at)
+            return begun._replace(level=jnp.zeros((), begun.particles.log_ratio.dtype))
         points = self.drawn(key, num, self.target.program if self.reference is None else self.reference)
         return Population.of(points, level=jnp.zeros((), points.log_ratio.dtype))
 

@@ -122,6 +122,14 @@ def test_the_tree_of_ancestors_has_the_paths_that_were_kept(monkeypatch):
     assert run(history=AncestorTree(50))["z"].shape == (1, 50, 30)
 
 
+def test_the_error_of_islands_is_that_of_their_mean():
+    """Once counted by the families of each island, it is not to be counted again by those of all."""
+    posterior = run(islands=2)
+    found, error = np.array([(s.population.log_evidence, s.population.log_evidence_error) for s in posterior.run.states]).T
+    shares = np.exp(found) / np.exp(found).sum()
+    assert posterior.log_evidence_error == pytest.approx(np.sqrt(np.sum((shares * error) ** 2)), rel=1e-4)
+
+
 def test_the_last_step_alone():
     last, paths = run(history=Last()), run(history=Paths())
     np.testing.assert_array_equal(last["z"], paths["z"][..., -1])
