@@ -8,7 +8,7 @@ print(posterior.summary())
 ```
 """
 
-from . import exact, metrics, resampling
+from . import exact, metrics, resampling, steering
 from . import smc as steps
 from .diagnostics import SamplingWarning
 from .kernel import Kernel
@@ -49,6 +49,8 @@ from .placement import Sharded, Threads, Vectorized
 from .posterior import Posterior
 from .resampling import Systematic, When
 from .smc.annealed_importance import annealed_importance
+from .smc.collapse import collapse
+from .smc.entropic import entropic_filter
 from .smc.ibis import ibis
 from .smc.importance import importance
 from .smc.nested_sampling import nested_sampling
@@ -56,7 +58,9 @@ from .smc.particle_filter import particle_filter
 from .smc.particle_gibbs import ParticleGibbs
 from .smc.persistent import persistent
 from .smc.pmmh import pmmh
+from .smc.resample_move import resample_move
 from .smc.sample import smc
+from .smc.smc2 import smc2
 from .smc.smoothing import Backward, smooth
 from .smc.tempering import tempering
 from .smc.waste_free import waste_free
@@ -101,8 +105,10 @@ __all__ = [
     "adaptation",
     "adapted",
     "annealed_importance",
+    "collapse",
     "cycle",
     "delayed_acceptance",
+    "entropic_filter",
     "exact",
     "from_blackjax",
     "gibbs",
@@ -122,9 +128,12 @@ __all__ = [
     "pmmh",
     "pseudo_marginal",
     "repeat",
+    "resample_move",
     "resampling",
     "smc",
+    "smc2",
     "smooth",
+    "steering",
     "steps",
     "tempered",
     "tempering",

@@ -41,7 +41,7 @@ class Resampler(eqx.Module):
         """Resample. Pure, and traceable."""
 
     @abc.abstractmethod
-    def pinned(self, key, particles, log_weights, num: int | None = None, *, pin=0) -> Resampled:
+    def pinned(self, key, particles, log_weights, num: int | None = None, *, pin: Any = 0) -> Resampled:
         """Resample given that slot 0 has ancestor `pin`."""
 
 
@@ -60,7 +60,7 @@ class ByIndex(Resampler):
         num = len(log_weights) if num is None else num
         return taken(particles, log_weights, self.ancestors(key, log_weights, num))
 
-    def pinned(self, key, particles, log_weights, num: int | None = None, *, pin=0) -> Resampled:
+    def pinned(self, key, particles, log_weights, num: int | None = None, *, pin: Any = 0) -> Resampled:
         num = len(log_weights) if num is None else num
         return taken(particles, log_weights, self.ancestors_pinned(key, log_weights, num, pin))
 

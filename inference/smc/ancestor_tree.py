@@ -5,7 +5,7 @@ T + c N log N of the T N values are left, c a small constant (Jacob, Murray and 
 arXiv:1311.0301). The tree lives on the host; the compiled loop holds one block.
 
 ```python
-posterior = inf.smc(program, inf.particle_filter(), key=key, particles=10_000, history=inf.AncestorTree())
+posterior = inf.smc(program, inf.particle_filter(), key=key, particles=10_000, history=inf.steps.AncestorTree())
 posterior["z"]                   # (1, 200, 100_000): paths
 ```
 """

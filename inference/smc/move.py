@@ -142,6 +142,10 @@ class Move(Step):
         keys = jax.random.split(key_begin, len(positions))
         return self._all(choice, begin, keys, positions, log_density), move
 
+    def ended(self, path, states):
+        """The particles that chains in these states have become."""
+        return jax.vmap(path.at)(states.position)
+
     def moved(self, key, population, path, choice: Choice, limit=None):
         """The population after the moves, the choice with what became of the step size, and statistics."""
         before = _looked_at(population.particles.position, path, population)
@@ -160,7 +164,7 @@ class Move(Step):
         num, states, log_step_size, rates, _ = lax.while_loop(
             on, body, (jnp.int32(0), states, choice.log_step_size, zero, jnp.ones_like(zero))
         )
-        moved = population._replace(particles=jax.vmap(path.at)(states.position))
+        moved = population._replace(particles=self.ended(path, states))
         info = {"acceptance_rate": rates / num, "num_moves": num}
         info["correlation"] = correlation(population, before, _looked_at(states.position, path, moved))
         if log_step_size is not None:

@@ -12,9 +12,11 @@ Without a proposal choices are drawn from the program (Gordon, Salmond and Smith
 
 (Doucet, Godsill and Andrieu, 2000). A twist psi weighs particles by what is to come, and is taken back a step later: the
 target of stage t is gamma_t x psi_t, and at the end psi is one (Pitt and Shephard, JASA 94, 1999; Whiteley and Lee, Ann.
-Statist. 42, 2014). Any positive psi is right; a good one makes weights even.
+Statist. 42, 2014). Any positive psi is right; a good one makes weights even. It may be random: the very number that a particle
+was weighted by is carried along, and taken back (`Twist`).
 """
 
+import abc
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 import ppl
-from ppl._keys import Shared, fold
+from ppl._keys import Shared, fold, fold_name
 from ppl.choices import flatten, merge, nest
 
 from ..population import Population
@@ -32,16 +34,24 @@ from .path import Growing
 PARTICLES = "particles"  # the axis over all particles
 
 
+class Twist(eqx.Module):
+    """The contract of twists that need more than a function of the carry has to go by; settings must be hashable."""
+
+    @abc.abstractmethod
+    def __call__(self, key, path: "ProgramPath", t, walker: "Walker") -> jax.Array:
+        """The log weight, a scalar, of a particle that is about to take step number `t`; `key` is for this alone."""
+
+
 class ByStep(eqx.Module):
     """How the steps of a program's loop are proposed and foreseen; see the file's docstring.
 
     - `proposal`: `proposal(carry, x, data)` returns a program over latent sites of the step; those that it leaves out are
       drawn from the model. `x` is the step's slice of the scan's `xs`, `data` a dict of the step's data.
-    - `twist`: `twist(carry, x, data)` returns a scalar log weight; `x` and `data` are those of the next step.
+    - `twist`: `twist(carry, x, data)` returns a scalar log weight; `x` and `data` are those of the next step. Or a `Twist`.
     """
 
     proposal: Callable | None = eqx.field(static=True, default=None)
-    twist: Callable | None = eqx.field(static=True, default=None)
+    twist: Callable | Twist | None = eqx.field(static=True, default=None)
 
     def of(self, program) -> "ProgramPath":
         """The path of a conditioned program with one `ppl.scan`.
@@ -71,7 +81,7 @@ class ProgramPath(Growing):
 
     opened: ppl.Stepwise
     proposal: Callable | None = eqx.field(static=True)
-    twist: Callable | None = eqx.field(static=True)
+    twist: Callable | Twist | None = eqx.field(static=True)
 
     level_name: ClassVar[str] = "steps_taken"
 
@@ -107,9 +117,9 @@ class ProgramPath(Growing):
         """One particle's step number `t`, and its log weight. `given`: all choices of the step, to make as if proposed."""
         choices, log_q, drawn = self.proposed(key, t, walker, given)
         new = self.opened.step(key, t, walker.before, walker.carry, choices, drawn)
-        log_twist = self.foreseen(t + 1, walker.before, new.carry)
-        moved = Walker(walker.before, new.carry, new.choices, log_twist)
-        return moved, new.log_weight - log_q + (log_twist - walker.log_twist)
+        moved = Walker(walker.before, new.carry, new.choices, jnp.zeros_like(walker.log_twist))
+        log_twist = self.foreseen(key, t + 1, moved)
+        return moved._replace(log_twist=log_twist), new.log_weight - log_q + (log_twist - walker.log_twist)
 
     def proposed(self, key, t, walker: Walker, given=None):
         """Choices proposed for a step, the log density that they are proposed with, and which others the program draws."""
@@ -122,12 +132,16 @@ class ProgramPath(Growing):
         own = {address: x for address, x in flatten(given).items() if address in guide.sites()}
         return given, guide.log_density(nest(own)), tuple(flatten(given).keys() - own.keys())
 
-    def foreseen(self, t, before, carry):
+    def foreseen(self, key, t, walker: Walker):
         """The log twist of a particle that is about to take step `t`; zero when there is none."""
         if self.twist is None:
             return jnp.zeros(())
         there = jnp.minimum(t, self.opened.length - 1)
-        return jnp.where(t < self.opened.length, self.twist(carry, *self.opened.seen(there, before)), 0.0)
+        if isinstance(self.twist, Twist):
+            log_twist = self.twist(fold_name(fold(key, t), "twist"), self, there, walker)
+        else:
+            log_twist = self.twist(walker.carry, *self.opened.seen(there, walker.before))
+        return jnp.where(t < self.opened.length, log_twist, 0.0)
 
     def choices(self, particle: Walker):
         return merge(particle.before, particle.choices)
@@ -153,7 +167,7 @@ def _check_proposal(path: ProgramPath, proposal: Callable) -> None:
                 f"smc: the proposal has a site '{address}', but the loop's latent sites are {', '.join(there)}. It may "
                 "propose some or all of these, and nothing else."
             )
-        if row.support_name not in (own.support_name, "real"):
+        if row.support_name not in (own.support_name, "real", "real vector"):
             raise ValueError(
                 f"smc: the proposal of site '{address}' is {row.support_name}, but the site is {own.support_name}: it never "
                 "proposes the rest, so the answer would be wrong. Take one that reaches everywhere the site can be."

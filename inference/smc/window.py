@@ -1,7 +1,7 @@
 """A window of the last stages: paths over the recent past of a run of any length.
 
 ```python
-posterior = inf.smc(program, inf.particle_filter(), key=key, particles=10_000, history=inf.Window(50))
+posterior = inf.smc(program, inf.particle_filter(), key=key, particles=10_000, history=inf.steps.Window(50))
 posterior["z"]                   # (1, 10_000, 50): the last 50 steps
 posterior.run.filtered("z")      # (50, 3): quantiles at these steps, each given the data up to then
 ```

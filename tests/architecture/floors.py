@@ -23,6 +23,7 @@ FLOORS = {
         ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"],
         ["checkpoints", "stream", "store"],
         ["mcmc", "smc", "vi", "exact", "optimise"],
+        ["steering"],
         ["checks"],
         ["__init__"],
     ],
