@@ -1,6 +1,6 @@
 """Sequential Monte Carlo against hand-written JAX, `particles` and BlackJAX.
 
-    python -m benchmarks.smc [--rounds 7] [--particles /path/to/python] [--write]
+    python -m benchmarks.smc [--rounds 7] [--particles /path/to/python] [--write] [--long]
 
 1. A bootstrap filter, 100,000 particles, 50 steps of a linear-Gaussian model, systematic resampling at every step: ours, the
    same by hand in JAX (`jnp.searchsorted`), and `particles` (of another Python, for it needs NumPy below 2).
@@ -9,12 +9,14 @@
    with sixty, its best of 10, 30 and 60; its proposals are given the posterior's standard deviations. Seconds at equal error:
    seconds x mean squared error.
 3. Indices of systematic resampling, a million weights, against `jnp.searchsorted` of cumulated weights.
+4. With `--long`: a series of 100,000 steps, 10,000 particles, whole smoothing paths from a tree of ancestors: memory.
 
 In one process, in turn; medians over rounds (and the range). The first call compiles; ours as `inf.smc` does it.
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import time
@@ -29,7 +31,9 @@ from jax import lax
 import inference as inf
 import ppl
 from benchmarks.report import machine, table, write
-from inference.compiled import compiled
+from inference.compiled import OPTIONS, compiled
+from inference.exact.kalman import kalman_filter
+from inference.exact.linear_gaussian import Affine, Gaussian, LinearGaussian
 from inference.smc.loop import begin, finish
 from ppl import dist, sample
 
@@ -232,9 +236,16 @@ def resampling(rounds: int) -> list[tuple]:
         points = (jnp.arange(size) + jax.random.uniform(key)) / size
         return jnp.searchsorted(jnp.cumsum(jax.nn.softmax(log_w)), points)
 
-    ours = jax.jit(lambda log_w, key: inf.Systematic().ancestors(key, log_w, size))
-    theirs = jax.jit(plain)
-    found = in_turn({"Evidentia": lambda key: ours(log_w, key), "searchsorted": lambda key: theirs(log_w, key)}, rounds)
+    def ours(log_w, key):
+        return inf.Systematic().ancestors(key, log_w, size)
+
+    ways = {
+        "Evidentia": jax.jit(ours, compiler_options=OPTIONS),
+        "searchsorted": jax.jit(plain),
+        "searchsorted, with our compiler options": jax.jit(plain, compiler_options=OPTIONS),
+        "Evidentia, with JAX's own compiler options": jax.jit(ours),
+    }
+    found = in_turn({name: lambda key, way=way: way(log_w, key) for name, way in ways.items()}, rounds)
     base = statistics.median(found["Evidentia"][1])
     rows = []
     for name, (_, times) in found.items():
@@ -243,12 +254,39 @@ def resampling(rounds: int) -> list[tuple]:
     return rows
 
 
+def long_series(steps: int = 100_000, particles: int = 10_000) -> tuple:
+    """Seconds, the most memory that the process has held, and the error of log evidence, in standard errors."""
+    y = np.random.default_rng(0).normal(size=steps).astype(np.float32)
+    begun, before = time.perf_counter(), memory()
+    program, tree = walk(steps) | {"y": jnp.asarray(y)}, inf.steps.AncestorTree()
+    posterior = inf.smc(
+        program, inf.particle_filter(), key=jax.random.key(0), particles=particles, history=tree, progress=False
+    )
+    seconds = time.perf_counter() - begun
+    model = LinearGaussian(Gaussian(0.0, 1.0), transition=Affine(0.9, 1.0), observation=Affine(1.0, 0.49))
+    found, error = np.array([posterior.log_evidence, posterior.log_evidence_error], float)
+    z = (found - float(kalman_filter(model, jnp.asarray(y)).log_evidence)) / error
+    shape = "x".join(map(str, posterior["z"].shape[1:]))
+    return f"{seconds:.0f}", f"{before:.2f}", f"{memory():.2f}", shape, f"{z:+.1f}"
+
+
+def memory() -> float:
+    """The most that this process has held, GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--particles", default=None, help="a Python that has `particles`")
     parser.add_argument("--write", action="store_true", help="write benchmarks/results/smc.md")
+    parser.add_argument("--long", action="store_true", help="the long series alone; writes benchmarks/results/smc_long.md")
     args = parser.parse_args()
+    if args.long:
+        rows = table(("seconds", "GB before", "GB at most", "paths", "standard errors of log evidence off"), [long_series()])
+        print(rows)
+        title = "A particle filter of 100,000 steps with 10,000 particles, and its paths"
+        return write("smc_long", title, f"`history=AncestorTree()`, float32. {machine(('jax',))}", rows)
     parts = [
         "Bootstrap filter, 100,000 particles, 50 steps, systematic resampling at every step:",
         table(("", "particle-steps/s", "seconds over ours", "compile, s"), filters(args.rounds, args.particles)),

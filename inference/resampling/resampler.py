@@ -79,7 +79,9 @@ def logmeanexp(log_weights):
 
 def ess(log_weights):
     """Effective sample size (sum w)^2 / sum w^2, between 1 and N; 0 where all weights are zero (Kong, Liu and Wong, 1994)."""
-    found = jnp.exp(2 * jax.nn.logsumexp(log_weights) - jax.nn.logsumexp(2 * log_weights))
+    most = jnp.max(log_weights)
+    weights = jnp.exp(log_weights - jnp.where(most > -jnp.inf, most, 0.0))
+    found = jnp.sum(weights) ** 2 / jnp.sum(weights**2)
     return jnp.nan_to_num(found)
 
 

@@ -13,8 +13,11 @@ With gamma the program's density (data included), q the law of the choices that 
 - `simulate`: E[1 / density | choices] = 1 / q(choices).
 - `log_density`: E[density] = q(choices); by conditional SMC, with the choices in slot 0.
 
-These are the two things that a random-weight density must offer, and with them q can be a proposal or a guide, though nobody
-can evaluate it (Lew, Ghavamizadeh, Rinard and Mansinghka, PLDI 2023; Andrieu, Doucet and Holenstein, JRSSB 72, 2010).
+All this of methods that do not adapt; where one does, it holds in the limit of many particles. A run that dies out has
+evidence zero. These are the two things that a random-weight density must offer, and with them q can be a proposal or a guide,
+though nobody can evaluate it (Lew, Ghavamizadeh, Rinard and Mansinghka, PLDI 2023; Andrieu, Doucet and Holenstein, JRSSB 72,
+2010).
+
 `log_evidence` is, in the mean, the bound that variational SMC maximises; its gradient leaves out how resampling depends on
 parameters (Naesseth, Linderman, Ranganath and Blei, AISTATS 2018).
 """
@@ -63,7 +66,9 @@ class Collapsed(eqx.Module):
             slot = drawn(key_draw, population.log_weights)
             position = jax.tree.map(lambda x: x[slot], population.particles.position)
             choices, log_evidence = self.path.target.constrain(position), population.log_evidence
-        return Drawn(choices, self.program.log_density(choices) - log_evidence, log_evidence)
+        log_evidence = _of_the_living(log_evidence)
+        log_density = self.program.log_density(choices) - log_evidence
+        return Drawn(choices, jnp.where(log_evidence > -jnp.inf, log_density, jnp.inf), log_evidence)
 
     def log_density(self, key, choices) -> jax.Array:
         """An estimate of the log density, a scalar, that `simulate` draws `choices` with; its exponential is unbiased.
@@ -78,12 +83,12 @@ class Collapsed(eqx.Module):
         else:
             stage, given = _conditional(self.stage), Given(self.path, self.path.target.unconstrain(choices))
             log_evidence = self._ended(stage, key, given).population.log_evidence
-        return self.program.log_density(choices) - log_evidence
+        log_gamma = self.program.log_density(choices)
+        return jnp.where(log_gamma > -jnp.inf, log_gamma - log_evidence, -jnp.inf)  # the impossible is never drawn
 
     def log_evidence(self, key) -> jax.Array:
         """An estimate of the log evidence, a scalar; its exponential is unbiased where the method does not adapt."""
-        found = self._ended(self.stage, key).population.log_evidence
-        return jnp.where(jnp.isnan(found), -jnp.inf, found)  # all particles have died
+        return _of_the_living(self._ended(self.stage, key).population.log_evidence)
 
     @property
     def program(self) -> ppl.Program:
@@ -96,6 +101,11 @@ class Collapsed(eqx.Module):
         if path.length is not None or num is None:
             return finish(stage, path, key, state)
         return lax.fori_loop(0, num, lambda _, state: next_stage(stage, path, key, state)[0], state)
+
+
+def _of_the_living(log_evidence) -> jax.Array:
+    """The log evidence of a run; -inf where all particles have died on the way."""
+    return jnp.where(jnp.isnan(log_evidence), -jnp.inf, log_evidence)
 
 
 def collapse(program, method: Method, *, particles: int) -> Collapsed:

@@ -64,11 +64,10 @@ class Entropic(Step):
         temperature = self.temperature(share, population.level / path.length)
 
         def flat():
-            """Drawn by flattened weights; what was taken off them goes along with the particles."""
+            """Drawn by flattened weights; what was taken off them is given back to who was drawn."""
             log_kept = flattened_off(population.log_weights, temperature)
-            lent = population._replace(particles=(population.particles, log_kept)).reweighted(-log_kept)
-            particles, log_kept = (drawn := lent.resampled(key, self.resampler)).particles
-            return drawn._replace(particles=particles).reweighted(log_kept)
+            drawn = population.reweighted(-log_kept).resampled(key, self.resampler)
+            return drawn.reweighted(log_kept[drawn.ancestors])
 
         def kept():
             return population._replace(ancestors=jnp.arange(size, dtype=jnp.int32))

@@ -7,7 +7,7 @@ posterior["theta"], posterior["z"]            # parameters, and a path for each
 Every proposal of parameters gets a filter of its own over the loop. What the filter finds is unbiased, so the parameters have
 their exact posterior, and a path drawn from the filter of the state has its own, however few particles there are (Andrieu,
 Doucet and Holenstein, JRSSB 72, 2010, theorem 4). The estimate of the state is kept until a proposal is accepted; where
-another kernel has moved the chain, conditional SMC makes the estimate that goes with the path.
+another kernel has moved any site of the program, conditional SMC makes the estimate that goes with the path.
 
 How many particles: a standard deviation of 1 to 1.7 of the log likelihood serves best (Doucet, Pitt, Deligiannidis and Kohn,
 Biometrika 102, 2015). Warm-up aims at 0.12 accepted; see `pseudo_marginal.py`.
@@ -18,6 +18,9 @@ Kohn, Quiroz and Villani, arXiv:1603.02485). Which steps get new numbers is draw
 kept, and the move between them is reversible. It needs particles that keep their places when parameters change a little:
 
     pmmh(inf.RandomWalk(), correlation=0.95, method=particle_filter(resample=Sorted(Systematic(), by=lambda x: x.carry)))
+
+Where another kernel moves the chain too, no numbers are kept from its first move on: whether they are known would depend on
+where the chain is, and a kernel that is chosen so does not keep the law.
 
 Kernels with gradients are refused: a filter's gradient follows its particles as parameters change, that of a conditional run
 does not follow the given path, and a kernel that takes one for the other does not keep the law.
@@ -54,8 +57,9 @@ BEYOND = 1e30  # a log density that no proposal is refused for
 
 class PmmhState(NamedTuple):
     """`inner`: where the chain is, parameters and path; `kernel`: the wrapped kernel's state, of the parameters alone, whose
-    density is the estimate; `own`: the position that the estimate belongs to; `noise` (step, ...): the keys of the filter that
-    made it, where a filter did: they are `known`."""
+    density is the estimate; `own`: the position, of all sites of the program, that the estimate belongs to; `noise`
+    (step, ...): the keys of the filter that made it, where a filter did: they are `known`; `alone`: no other kernel has moved
+    the chain."""
 
     inner: State
     kernel: Any
@@ -63,6 +67,7 @@ class PmmhState(NamedTuple):
     own: jax.Array
     noise: jax.Array
     known: jax.Array
+    alone: jax.Array
 
     @property
     def position(self):
@@ -105,14 +110,15 @@ class Pmmh(Combination):
         given = loop.given(key_estimate, position)
         (own,), (info,) = begun(self.kernels, key_kernel, [(given, position[loop.entries])])
         noise = jnp.zeros_like(jax.random.key_data(loop.keys(key)))
-        return PmmhState(at(target, position), own, info, position, noise, jnp.array(False))
+        whole = loop.sites.whole(position)
+        return PmmhState(at(target, position), own, info, whole, noise, jnp.array(False), jnp.array(True))
 
     def step(self, key, state: PmmhState, target) -> tuple[PmmhState, Any]:
         key_given, key_move, key_filter, key_noise, key_stay = jax.random.split(key, 5)
         (kernel,), point = self.kernels, state.inner
         loop = Loop.of(self, target, point.position)
         here, given = point.position[loop.entries], loop.given(key_given, point.position)
-        elsewhere = jnp.any(point.position != state.own)
+        elsewhere = jnp.any(loop.sites.whole(point.position) != state.own)
         own = lax.cond(elsewhere, lambda: placed(state.kernel, at(given, here), given), lambda: state.kernel)
 
         # One filter in all: see first where the kernel goes, and then tell it what was found there.
@@ -128,16 +134,17 @@ class Pmmh(Combination):
         moved = jnp.any(innermost(own).position != here)
         position = jnp.where(moved, loop.put(point.position, there, new), point.position)
         noise = jnp.where(moved, jax.random.key_data(keys), state.noise)
-        point = at(target, position)
-        return PmmhState(point, own, info, position, noise, here_known | moved), info._replace(lp=point.log_density)
+        point, whole = at(target, position), loop.sites.whole(position)
+        new_state = PmmhState(point, own, info, whole, noise, here_known | moved, state.alone & ~elsewhere)
+        return new_state, info._replace(lp=point.log_density)
 
     def learn(self, i, state: PmmhState, info) -> PmmhState:
         return state._replace(kernel=self.kernels[0].learn(i, state.kernel, state.info))
 
 
 def known(state: PmmhState, elsewhere) -> jax.Array:
-    """Whether the state's random numbers are those of its estimate: not where another kernel has moved the path."""
-    return state.known & ~elsewhere
+    """Whether the state's random numbers are those of its estimate, and will go on to be, whatever happens."""
+    return state.known & state.alone & ~elsewhere
 
 
 class Loop(NamedTuple):

@@ -111,6 +111,31 @@ def test_a_given_path_weighed_by_a_run_without_it_is_found(monkeypatch):
     assert found["properly weighted"] < 5
 
 
+@ppl.model
+def rare():
+    def step(z, _):
+        z = sample("z", dist.Bernoulli(0.3))
+        ppl.factor("alive", jnp.where(z == 1, 0.0, -jnp.inf))
+        return z, None
+
+    ppl.scan(step, 0, length=2)
+
+
+def test_runs_that_die_out_count_as_zero():
+    """With two particles half of the runs do; and choices that cannot be have density zero."""
+    run = collapse(rare(), particle_filter(resample=Systematic()), particles=2)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    new = jax.jit(jax.vmap(run.simulate), compiler_options=QUICKLY)(keys)
+    evidence = np.exp(np.asarray(new.log_evidence, float))
+    mean, error = mean_and_error(evidence)
+    assert abs(mean - 0.3**2) < 5 * error
+    np.testing.assert_array_equal(np.isposinf(new.log_density), evidence == 0)
+    assert np.isfinite(new.log_density[evidence > 0]).all()
+    impossible = {"z": jnp.array([1, 0])}
+    density = jax.jit(jax.vmap(lambda key: run.log_density(key, impossible)), compiler_options=QUICKLY)(keys[:100])
+    assert np.isneginf(density).all()
+
+
 # -- gradients -------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import pytest
 
 import inference as inf
 import ppl
-from inference.resampling import Resampler, logmeanexp
+from inference.resampling import Resampler, Sorted, logmeanexp
 from inference.smc.entropic import Entropic, early, entropic_filter, flattened_off
 from inference.smc.extend import Extend
 from inference.smc.loop import Method
@@ -288,6 +288,13 @@ def test_flattened_resampling_is_unbiased_and_knows_its_error():
     assert_unbiased(method, TRAP, particles=100, num=200)
     found, error = runs(method, TRAP.program, 1000, 100, seed=1)
     assert_calibrated((found - TRAP.exact) / error)
+
+
+def test_flattened_resampling_knows_the_particles_as_they_are():
+    """A resampler that looks at the particles."""
+    method = entropic_filter(ess=0.9, resampler=Sorted(inf.Systematic(), by=lambda walker: walker.carry))
+    posterior = inf.smc(TRAP.program, method, key=jax.random.key(0), particles=5000, progress=False, check=False)
+    assert abs(posterior.log_evidence - TRAP.exact) < 4 * posterior.log_evidence_error < 0.5
 
 
 class Published(Resampler):

@@ -9,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from arviz_stats.base import array_stats
+from scipy.stats import multivariate_normal, norm
 
 import inference as inf
 import ppl
 from inference.checks import joint
 from inference.exact.kalman import kalman_filter
 from inference.exact.linear_gaussian import Affine, Gaussian, LinearGaussian
+from inference.kernel import Kernel
+from inference.mcmc.block import Block
+from inference.mcmc.members import innermost
+from inference.numerics import select
 from inference.resampling import Sorted, Systematic
 from inference.smc import pmmh as pmmh_file
 from inference.smc.conditional import BackwardSampling, filtered_path
@@ -97,6 +102,88 @@ def test_random_numbers_of_another_path_would_be_seen(monkeypatch):
     kernel = inf.cycle(pmmh(WALK, particles=2, correlation=0.9), inf.gibbs({"mu": WALK, ...: ParticleGibbs(2)}))
     found = verdict(kernel, 20_000)
     assert min(found.p_values.values()) < 1e-7, found
+
+
+@ppl.model
+def shifted():
+    """Two parameters; the data see both, the loop's sites one of them."""
+    a = sample("a", dist.Normal(0.0, 1.0))
+    b = sample("b", dist.Normal(0.0, 1.0))
+
+    def step(carry, _):
+        z = sample("z", dist.Normal(a, 1.0))
+        sample("y", dist.Normal(z + b, 0.5))
+        return carry, None
+
+    ppl.scan(step, 0.0, length=2)
+
+
+def test_the_estimate_follows_sites_of_other_blocks():
+    """b moves from 0 to 3 while a and z stay where they are: the estimate is then that of b = 3."""
+    target, stays = (
+        ppl.Target(shifted() | {"y": jnp.array([0.5, -0.5])}),
+        inf.RandomWalk(1e6, inf.metrics.Diagonal(jnp.ones(1))),
+    )
+    kernel = pmmh(stays, particles=500)
+
+    def given(b):
+        return Block(target, jnp.array([0.0, b, 0.0, 0.0]), (0, 2))  # of a and z
+
+    state = kernel.init(jax.random.key(0), given(0.0), jnp.zeros(3))
+    state, _ = jax.jit(lambda key, state, view: kernel.step(key, state, view))(jax.random.key(1), state, given(3.0))
+    np.testing.assert_array_equal(state.position, 0.0)
+    law = multivariate_normal([3.0, 3.0], 1.25 * np.eye(2))  # of y given a = 0 and b = 3
+    exact = law.logpdf([0.5, -0.5]) + norm.logpdf(0.0) + norm.logpdf(3.0)
+    assert abs(innermost(state.kernel).log_density - exact) < 0.6  # without b: off by 11
+
+
+class WhereAbove(Kernel):
+    """Moves where mu > 0 alone, and leaves mu as it is."""
+
+    kernel: Kernel
+
+    def init(self, key, target, position):
+        return self.kernel.init(key, target, position)
+
+    def step(self, key, state, target):
+        new, info = self.kernel.step(key, state, target)
+        return select(target.constrain(state.position)["mu"] > 0, new, state), info
+
+
+@pytest.mark.slow
+def test_what_another_kernel_moves_does_not_choose_how_pmmh_moves():
+    """Another kernel renews the path where mu > 0. Were random numbers kept elsewhere, pmmh would move otherwise there."""
+
+    @ppl.model
+    def noisy():
+        mu = sample("mu", dist.Normal(0.0, 1.0))
+
+        def step(carry, _):
+            z = sample("z", dist.Normal(mu, 1.0))
+            sample("y", dist.Normal(z, 0.2))
+            return carry, None
+
+        ppl.scan(step, 0.0, length=2)
+
+    target = ppl.Target(noisy() | {"y": jnp.array([0.5, -0.5])})
+    walk, still = (inf.RandomWalk(size, inf.metrics.Diagonal(jnp.ones(1))) for size in (1.5, 1e-7))
+    others = WhereAbove(inf.gibbs({"mu": still, ...: ParticleGibbs(2)}))
+    kernel = inf.cycle(pmmh(walk, particles=2, correlation=0.99), others)
+
+    @jax.jit
+    @jax.vmap
+    def share_above(key):
+        key_start, key_init, key_steps = jax.random.split(key, 3)
+        state = kernel.init(key_init, target, 0.5 * jax.random.normal(key_start, (target.dim,)))
+
+        def step(state, key):
+            state = kernel.step(key, state, target)[0]
+            return state, target.constrain(state.position)["mu"] > 0
+
+        return jnp.mean(jax.lax.scan(step, state, jax.random.split(key_steps, 600))[1][100:], dtype=float)
+
+    shares = np.asarray(share_above(jax.random.split(jax.random.key(0), 1000)))
+    assert abs(shares.mean() - 0.5) < 4 * shares.std() / np.sqrt(len(shares))
 
 
 # -- through the front door, against the Kalman filter on a grid -----------------------------------------------------------
