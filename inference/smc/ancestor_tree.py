@@ -19,7 +19,7 @@ import numpy as np
 
 from ppl.choices import merge
 
-from .history import Folding
+from .history import Folding, in_a_loop
 
 GROWTH = 1 << 22  # particles that may come before dead ones are looked for
 
@@ -72,7 +72,7 @@ class AncestorTree(Folding):
         return min(self.paths, particles)
 
     def keep(self, population):
-        return population.particles.choices, population.ancestors
+        return in_a_loop(self, population).choices, population.ancestors
 
     def fold(self, held, kept):
         """The tree with a block of stages more (leaves lead with (stage, N)). What has died out is cut off now and then."""

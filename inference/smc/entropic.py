@@ -50,6 +50,10 @@ class Entropic(Step):
     def __check_init__(self):
         if not 0 <= self.ess <= 1:
             raise ValueError(f"Entropic: ess must be a share of the particles between 0 and 1, got {self.ess!r}.")
+        if not callable(self.temperature):
+            raise ValueError(
+                f"Entropic: temperature must be a function of (ess_share, progress), such as early, got {self.temperature!r}."
+            )
 
     def check(self, path) -> None:
         if path.length is None:

@@ -84,7 +84,7 @@ class Paths(History):
     """Keep everything that particles of a program's loop chose."""
 
     def keep(self, population):
-        walkers = population.particles
+        walkers = in_a_loop(self, population)
         return Kept(walkers.choices, population.ancestors, population.log_weights - walkers.log_twist)
 
     def draws(self, path, population, kept: Kept, slots):
@@ -93,6 +93,16 @@ class Paths(History):
         followed = followed_back(np.asarray(kept.ancestors), slots)
         along = jax.tree.map(lambda x: taken(np.asarray(x), followed), kept.choices)
         return merge(before, along)
+
+
+def in_a_loop(history: History, population: Population) -> Any:
+    """The particles, where they follow a program's loop; else ValueError."""
+    if not hasattr(population.particles, "choices"):
+        raise ValueError(
+            f"smc: {type(history).__name__} keeps what particles chose at every step of a program's ppl.scan, but by this "
+            "method they are whole at every stage. Leave out history."
+        )
+    return population.particles
 
 
 def followed_back(ancestors, slots) -> np.ndarray:

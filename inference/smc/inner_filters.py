@@ -30,6 +30,7 @@ from .conditional import Pinned, Traced, ancestry, conditional
 from .history import History, Kept, Paths
 from .loop import Method
 from .path import Growing
+from .program_path import ByStep
 from .room import resized, written
 
 
@@ -50,8 +51,9 @@ class InnerFilters(eqx.Module):
     history: History = Paths()
 
     def __check_init__(self):
-        whole = all(isinstance(num, int) and not isinstance(num, bool) and num >= 2 for num in self.sizes)
-        if not self.sizes or not whole or list(self.sizes) != sorted(set(self.sizes)):
+        sizes = self.sizes if isinstance(self.sizes, tuple) else ()
+        whole = all(isinstance(num, int) and not isinstance(num, bool) and num >= 2 for num in sizes)
+        if not sizes or not whole or list(sizes) != sorted(set(sizes)):
             raise ValueError(
                 "smc2: inner must be whole numbers of at least 2 that increase, such as (128, 256, 512), got "
                 f"{self.sizes!r}. Filters have the first number of walkers, and the next where it is too few."
@@ -64,6 +66,11 @@ class InnerFilters(eqx.Module):
             ValueError: for something else than a program, or one without loop, without sites before it or in it, or with
                 discrete ones before it.
         """
+        if not isinstance(self.method.way, ByStep):
+            raise ValueError(
+                f"smc2: the method of the filters must be a particle filter, such as particle_filter(), but it goes by "
+                f"{type(self.method.way).__name__}."
+            )
         opened = self.method.way.of(program).opened
         if not opened.before:
             raise ValueError(

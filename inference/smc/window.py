@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from .history import Folding, Kept, Paths
+from .history import Folding, Kept, Paths, in_a_loop
 
 
 class Window(Folding):
@@ -31,6 +31,7 @@ class Window(Folding):
             raise ValueError(f"Window: the number of stages must be a whole number of at least 1, got {self.num_stages!r}.")
 
     def keep(self, population) -> Kept:
+        in_a_loop(self, population)
         return Paths().keep(population)
 
     def fold(self, held: Kept | None, kept: Kept) -> Kept:

@@ -176,7 +176,9 @@ def _checked(way, law, *, needs_power: bool) -> tuple[jax.Array, tuple[int, ...]
         raise ValueError(
             f"steering: expected a law at every noise level, such as Density(log_density) ** 3, got {type(law).__name__}."
         )
-    levels, shape = jnp.asarray(way.levels, float), tuple(way.shape)
+    if not isinstance(way.shape, tuple):
+        raise ValueError(f"steering: shape must be a tuple, such as () or (2,), got {way.shape!r}.")
+    levels, shape = jnp.asarray(way.levels, float), way.shape
     if levels.ndim != 1 or len(levels) < 2:
         raise ValueError(f"steering: levels are at least two noise levels in a row, got an array of shape {levels.shape}.")
     x = jnp.zeros(shape, levels.dtype)

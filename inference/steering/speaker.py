@@ -191,4 +191,11 @@ def spoken(speaker: Speaker, silent, state, token) -> tuple[jax.Array, Any]:
         return found, jax.tree.map(lambda _: True, found)
 
     found = together(arrays, *jax.tree.map(lambda x: jnp.asarray(x)[None], (silent, state, token)))
-    return jax.tree.map(lambda x: x[0], found)
+    log_probs, state = jax.tree.map(lambda x: x[0], found)
+    first = jnp.shape(speaker.first[0])
+    if log_probs.shape != first:
+        raise ValueError(
+            f"language_model: the speaker's log probabilities of the first token have shape {first}, but those of the next "
+            f"{log_probs.shape}. They must be of the same tokens."
+        )
+    return log_probs, state

@@ -58,6 +58,10 @@ def linear_gaussian(law: Affine) -> Callable:
     """`log_likelihood(x, y)` of y | x ~ `law`; entries of y (k,) that are NaN are missing."""
 
     def log_likelihood(x, y):
+        if jnp.shape(y) != law.matrix.shape[:1]:
+            raise ValueError(
+                f"linear_gaussian: y should have shape {law.matrix.shape[:1]}, as its law has, got {jnp.shape(y)}."
+            )
         return update(_known(x), law, y)[1]
 
     return log_likelihood

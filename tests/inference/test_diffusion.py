@@ -298,6 +298,7 @@ def run(law, method):
             lambda: run(ANNEALED, denoising(3.0, ())),
             r"^steering: levels are at least two noise levels in a row, got .* shape \(\)",
         ),
+        (lambda: run(ANNEALED, denoising(MANY, 2)), r"^steering: shape must be a tuple, such as \(\) or \(2,\), got 2\.$"),
         (
             lambda: run(lambda x: x, denoising(MANY, ())),
             r"^steering: expected a law at every noise level, .*, got function\.$",

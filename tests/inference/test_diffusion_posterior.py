@@ -223,6 +223,10 @@ def test_a_series_forecasts_itself():
             lambda: reverse_diffusion(Tweedie(lambda x, s: x[:1]), FEW, 2),
             r"of shape \(2,\) the denoiser returned shape \(1,\), b",
         ),
+        (
+            lambda: linear_gaussian(Affine(jnp.eye(2), jnp.eye(2)))(jnp.zeros(2), jnp.zeros(3)),
+            r"^linear_gaussian: y should have shape \(2,\), as its law has, got \(3,\)\.$",
+        ),
     ],
 )
 def test_wrong_use_is_told(make, sentence):

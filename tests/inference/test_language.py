@@ -349,6 +349,11 @@ WRONG = {
         "serves smc alone",
     ),
     "no speaker": (lambda: language_model(after, 3).sites(), "Stateful.*got function"),
+    "a next token of other kinds": (
+        lambda: language_model(Stateful(lambda state, token: (jnp.zeros(4), state), (jnp.zeros(3), ())), 4).sites(),
+        r"first token have shape \(3,\), but those of the next \(4,\)",
+    ),
+    "a temperature that is no function": (lambda: entropic_filter(temperature=2.0), r"a function of .*, got 2\.0"),
     "no length": (lambda: language_model(Stateful(after, FIRST), 0).sites(), "at least 1, got 0"),
     "two lengths": (lambda: language_model(Prefixes(after_prefix, 6), 4).sites(), "made for sentences of 6"),
     "no such end": (lambda: language_model(Stateful(after, FIRST), 4, end=9).sites(), "0 to 4, got 9"),

@@ -251,6 +251,11 @@ def test_what_cannot_be_is_said():
         (lambda: run(history=inf.steps.Last()), r"^smc: this method keeps what its posterior is made of itself"),
         (lambda: smc2(inner=(64, 32)), r"^smc2: inner must be whole numbers of at least 2 that increase, .*got \(64, 32\)"),
         (lambda: smc2(inner=(1, 32)), r"^smc2: inner must be whole numbers of at least 2"),
+        (lambda: smc2(inner=8), r"^smc2: inner must be whole numbers of at least 2 that increase, .*got 8\."),
+        (
+            lambda: run(smc2(method=inf.tempering())),
+            r"^smc2: the method of the filters must be a particle filter.*Tempering\.",
+        ),
         (lambda: smc2(inner=()), r"^smc2: inner must be whole numbers of at least 2"),
         (lambda: smc2(inf.NUTS()), r"^smc2: the kernel must evaluate the density once in a step.*got NUTS\."),
         (lambda: smc2(below=1.5), r"^smc2: below must be an acceptance rate between 0 and 1, got 1\.5"),

@@ -7,9 +7,11 @@ import pytest
 import ppl
 from inference.resampling import Systematic, When
 from inference.smc import window
+from inference.smc.ancestor_tree import AncestorTree
 from inference.smc.history import Folding, History, Paths
 from inference.smc.particle_filter import particle_filter
 from inference.smc.sample import smc
+from inference.smc.tempering import tempering
 from inference.smc.window import Window
 from inference.store import Store
 from ppl import dist, sample
@@ -89,5 +91,11 @@ def test_wrong_use_is_told(tmp_path):
             ValueError, match=rf"^Window: the number of stages must be a whole number of at least 1, got {num}\.$"
         ):
             Window(num)
+    for history in (Window(3), Paths(), AncestorTree()):
+        sentence = (
+            rf"^smc: {type(history).__name__} keeps .* a program's ppl\.scan, but by this method .* Leave out history\.$"
+        )
+        with pytest.raises(ValueError, match=sentence):
+            smc(PROGRAM, tempering(), key=jax.random.key(0), history=history, progress=False)
     with pytest.raises(ValueError, match=r"is held in memory alone, so the run cannot be kept in a store"):
         run(Window(3), store=Store(tmp_path / "run"))
