@@ -15,6 +15,7 @@ from .entropic import Entropic
 from .exchange import ByPath, ByWeight, Exchange
 from .extend import Extend
 from .history import Folding, History, Last, Paths
+from .ibis import Next, WhereUneven
 from .in_order import InOrder
 from .inner_filters import InnerFilters
 from .loop import Method
@@ -51,6 +52,7 @@ __all__ = [
     "Last",
     "Method",
     "Move",
+    "Next",
     "Path",
     "Paths",
     "Population",
@@ -65,6 +67,7 @@ __all__ = [
     "Thresholds",
     "Twist",
     "UntilMoved",
+    "WhereUneven",
     "Window",
     "sequence",
 ]

@@ -17,7 +17,8 @@ estimates that are compared err alike, and far fewer particles will do (Deligian
 Kohn, Quiroz and Villani, arXiv:1603.02485). Which steps get new numbers is drawn anew each time: the law of the numbers is
 kept, and the move between them is reversible. It needs particles that keep their places when parameters change a little:
 
-    pmmh(inf.RandomWalk(), correlation=0.95, method=particle_filter(resample=Sorted(Systematic(), by=lambda x: x.carry)))
+    in_order = inf.resampling.Sorted(inf.Systematic(), by=lambda walker: walker.carry)
+    pmmh(inf.RandomWalk(), correlation=0.95, method=inf.particle_filter(resample=in_order))
 
 Where another kernel moves the chain too, no numbers are kept from its first move on: whether they are known would depend on
 where the chain is, and a kernel that is chosen so does not keep the law.

@@ -86,7 +86,7 @@ def posterior_of(run: Run, slots, program, key, sampling_seconds: float, compile
     draws = _draws(run, np.asarray(slots))
     program = program if isinstance(program, ppl.Program) else getattr(program, "program", None)
     if program is not None and not isinstance(run.path, Bridge):
-        draws = _with_values(program, draws)
+        program, draws = (program, _with_values(program, draws)) if _are_whole(program, draws) else (None, draws)
     stats = {"slot": np.asarray(slots)}
     if isinstance(run.path, Bridge):
         log_density = jax.jit(jax.vmap(run.path.log_density, in_axes=(0, None)))
@@ -130,12 +130,16 @@ def _draws(run: Run, slots) -> dict[str, Any]:
     return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *parts)
 
 
+def _are_whole(program, draws) -> bool:
+    """Whether these are all the choices of the program, and not of its last steps alone."""
+    latent = {name: row.shape for name, row in program.sites().items() if row.kind == "latent"}
+    return {name: x.shape[1:] for name, x in flatten(draws).items()} == latent
+
+
 def _with_values(program, draws) -> dict[str, Any]:
-    """The draws with the values of the deterministic sites, where these are all the choices of the program."""
-    rows = program.sites()
-    deterministic = [name for name, row in rows.items() if row.kind == "deterministic"]
-    latent = {name: row.shape for name, row in rows.items() if row.kind == "latent"}
-    if not deterministic or {name: x.shape[1:] for name, x in flatten(draws).items()} != latent:
+    """The draws with the values of the deterministic sites."""
+    deterministic = [name for name, row in program.sites().items() if row.kind == "deterministic"]
+    if not deterministic:
         return draws
     values = jax.jit(jax.vmap(lambda program, choices: program.values(choices), (None, 0)))(program, draws)
     return merge(draws, ppl.choices.nest({name: x for name, x in flatten(values).items() if name in deterministic}))

@@ -4,12 +4,14 @@
 posterior = inf.smc(q ** 3, denoising(levels, shape=(2,)), key=key, particles=2000)
 posterior["x"]                                            # (1, 2000, 2), draws of q^3
 posterior.log_evidence, posterior.log_evidence_error      # log of the integral of q^3
-inf.smc(Score(network) ** 3, correcting(levels, shape=(2,)), key=key)
+inf.smc(Score(network) ** 3, correcting(many_levels, shape=(2,)), key=key)
 ```
 with q = Density(log_q), `log_q(x, sigma)` the log density at a noise level, and levels such as jnp.geomspace(10.0, 0.01, 50).
 Where densities are known weights are exact at any number of levels, and particles may move at every one:
 `denoising(levels, shape, move=Move(HMC(), 3))`. Where only scores are known they are those of Feynman-Kac correctors (Skreta
-et al., ICML 2025, arXiv:2503.02819), right in the limit of many levels.
+et al., ICML 2025, arXiv:2503.02819), right in the limit of many levels: nothing in one run tells how near it is, so compare
+with a run of half the levels. (The square of a normal law, from 10 to 0.01: log evidence was off by 1.0 with 50 levels, and by
+less than its error of 0.1 with 200.)
 """
 
 from typing import Any

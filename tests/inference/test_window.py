@@ -92,9 +92,7 @@ def test_wrong_use_is_told(tmp_path):
         ):
             Window(num)
     for history in (Window(3), Paths(), AncestorTree()):
-        sentence = (
-            rf"^smc: {type(history).__name__} keeps .* a program's ppl\.scan, but by this method .* Leave out history\.$"
-        )
+        sentence = rf"^smc: {type(history).__name__} keeps .* a program's ppl\.scan, but by this method .* Leave out history\."
         with pytest.raises(ValueError, match=sentence):
             smc(PROGRAM, tempering(), key=jax.random.key(0), history=history, progress=False)
     with pytest.raises(ValueError, match=r"is held in memory alone, so the run cannot be kept in a store"):
