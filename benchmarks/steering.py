@@ -30,8 +30,9 @@ import numpy as np
 
 import inference as inf
 from benchmarks.report import machine, table, write
-from inference.smc.conditional import Traced, conditional_smc, filtered_path, walk
+from inference.smc.conditional import conditional_smc, filtered_path, walk
 from inference.smc.entropic import entropic_filter
+from inference.smc.renewal import Traced
 from inference.steering import LookAhead, Stateful, language_model
 
 KINDS, LENGTH, WIDTH, END = 8, 6, 8, 0

@@ -49,6 +49,7 @@ from .placement import Sharded, Threads, Vectorized
 from .posterior import Posterior
 from .resampling import Systematic, When
 from .smc.annealed_importance import annealed_importance
+from .smc.backward import Backward
 from .smc.collapse import collapse
 from .smc.entropic import entropic_filter
 from .smc.ibis import ibis
@@ -61,7 +62,7 @@ from .smc.pmmh import pmmh
 from .smc.resample_move import resample_move
 from .smc.sample import smc
 from .smc.smc2 import smc2
-from .smc.smoothing import Backward, smooth
+from .smc.smoothing import smooth
 from .smc.tempering import tempering
 from .smc.waste_free import waste_free
 from .stopping import TargetESS

@@ -31,9 +31,10 @@ from jax import lax
 
 import ppl
 
-from .conditional import ResamplePinned, Traced, conditional_smc, drawn, filtered_path, in_front
+from .conditional import ResamplePinned, conditional_smc, filtered_path, in_front
 from .loop import Method, State, begin, finish, next_stage
 from .program_path import ProgramPath
+from .renewal import Traced, drawn
 from .resample import Resample
 from .reweight import Ladder, Reweight
 from .step import Sequence, Step

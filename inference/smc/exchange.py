@@ -24,7 +24,8 @@ from jax import lax
 
 from ..population import Population
 from .history import History, Last, Paths
-from .inner_filters import InnerPath, Learner
+from .inner_filters import InnerPath
+from .room import Learner
 from .step import Step, Stepped
 
 

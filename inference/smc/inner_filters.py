@@ -13,7 +13,7 @@ All filters have the same number of walkers, one of `sizes`; arrays have room fo
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -26,12 +26,13 @@ from ppl.choices import merge
 from ..numerics import finite_or
 from ..population import Population
 from ..resampling import logmeanexp
-from .conditional import Pinned, Traced, ancestry, conditional
-from .history import History, Kept, Paths
+from .conditional import Pinned, conditional
+from .history import History, Paths
 from .loop import Method
 from .path import Growing
 from .program_path import ByStep
-from .room import resized, written
+from .renewal import Traced, ancestry
+from .room import Filter, Learner, fitted, resized, split, written
 
 
 class InnerFilters(eqx.Module):
@@ -86,39 +87,6 @@ class InnerFilters(eqx.Module):
         return InnerPath(self, program.without(*missing) if missing else program, parameters, opened.length)
 
 
-class Filter(NamedTuple):
-    """What a filter goes on from: walkers (num, ...), their log weights (num,), what was divided out of these, and memory."""
-
-    walkers: Any
-    log_weights: jax.Array
-    log_divided: jax.Array
-    memory: Any
-
-
-class Row(NamedTuple):
-    """What is kept of a step for paths, (num, ...): choices, and the slots that walkers come from."""
-
-    choices: Any
-    ancestors: jax.Array
-
-
-class Learner(NamedTuple):
-    """A particle.
-
-    - `position` (dim,): of the parameters, unconstrained; `log_density`: their prior, times the filter's evidence.
-    - `filter`, with room for the most walkers there may be; `size`: which of the path's sizes it has.
-    - `rows`: what it keeps, leading with (step, walker).
-    - `point` in [0, 1): says which walker is drawn for the posterior.
-    """
-
-    position: jax.Array
-    log_density: jax.Array
-    filter: Filter
-    size: jax.Array
-    rows: Any
-    point: jax.Array
-
-
 class InnerPath(Growing):
     """See the file's docstring. A level is the number of steps that filters have taken."""
 
@@ -161,8 +129,8 @@ class InnerPath(Growing):
         key_filters, key_point = jax.random.split(key)
 
         def further(size):
-            filters, row = self._step(key_filters, level, old.position, _fit(old.filter, self.way.sizes[size]))
-            return self._log_density(old.position, filters), _fit(filters, self.most), resized(row, self.most)
+            filters, row = self._step(key_filters, level, old.position, fitted(old.filter, self.way.sizes[size]))
+            return self._log_density(old.position, filters), fitted(filters, self.most), resized(row, self.most)
 
         log_density, filters, row = self.by_size(old.size, further)
         new = old._replace(
@@ -194,7 +162,7 @@ class InnerPath(Growing):
         return Learner(
             position=positions,
             log_density=self._log_density(positions, filters),
-            filter=_fit(filters, self.most),
+            filter=fitted(filters, self.most),
             size=jnp.full(len(positions), size, jnp.int32),
             rows=resized(rows, self.most, axis=2),
             point=jax.random.uniform(key_point, positions.shape[:1], positions.dtype),
@@ -229,7 +197,7 @@ class InnerPath(Growing):
         def one(key, position, reference):
             path, stage = self._inner(position, reference)
             population = path.start(key, num)
-            return _split(population, stage.init(population, path), self.way.history)
+            return split(population, stage.init(population, path), self.way.history)
 
         return jax.vmap(one)(jax.random.split(key, len(positions)), positions, references)
 
@@ -241,7 +209,7 @@ class InnerPath(Growing):
             population = Population.of(filter.walkers, filter.log_weights, level=t)
             population = population._replace(log_divided=filter.log_divided)
             new = stage(key, population, filter.memory, path)
-            return _split(new.population, new.memory, self.way.history)
+            return split(new.population, new.memory, self.way.history)
 
         return jax.vmap(one)(jax.random.split(key, len(positions)), positions, filters, references)
 
@@ -257,16 +225,3 @@ class InnerPath(Growing):
         """(N,): of the parameters at `positions`, by what the filters found."""
         log_evidence = jax.vmap(lambda filter: filter.log_divided + logmeanexp(filter.log_weights))(filters)
         return finite_or(log_evidence + jax.vmap(self.parameters.log_jacobian)(positions), -jnp.inf)
-
-
-def _split(population: Population, memory, history: History) -> tuple[Filter, Any]:
-    """What a filter goes on from, and what is kept of its stage."""
-    kept = history.keep(population)
-    row = Row(kept.choices, kept.ancestors) if isinstance(kept, Kept) else kept
-    return Filter(population.particles, population.log_weights, population.log_divided, memory), row
-
-
-def _fit(filters: Filter, num: int) -> Filter:
-    """The filters with room for `num` walkers; where there are fewer, the others weigh nothing."""
-    weights = resized(filters.log_weights, num, fill=-jnp.inf)
-    return filters._replace(walkers=resized(filters.walkers, num), log_weights=weights)

@@ -23,10 +23,11 @@ import ppl
 from ..kernel import Kernel
 from ..mcmc.metropolis import State, at
 from ..numerics import select
-from .conditional import AncestorSampling, Renewal, conditional_smc
+from .conditional import conditional_smc
 from .loop import Method
 from .loop_sites import LoopSites
 from .particle_filter import particle_filter
+from .renewal import AncestorSampling, Renewal
 
 
 class ParticleGibbsInfo(NamedTuple):

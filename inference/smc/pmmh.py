@@ -47,11 +47,12 @@ from ..mcmc.metropolis import State, at
 from ..mcmc.pseudo_marginal import evaluates_once
 from ..mcmc.random_walk import RandomWalk
 from ..numerics import finite_or
-from .conditional import Traced, conditional_smc, filtered_path
+from .conditional import conditional_smc, filtered_path
 from .loop import Method
 from .loop_sites import LoopSites
 from .particle_filter import particle_filter
 from .program_path import ProgramPath
+from .renewal import Traced
 
 BEYOND = 1e30  # a log density that no proposal is refused for
 

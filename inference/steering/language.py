@@ -34,7 +34,7 @@ class Sentence(NamedTuple):
 
     - `tokens`: (length,), zero where nothing was said yet. `num`: how many there are, `end` counted.
     - `ended`: whether `end` was said.
-    - `log_probs`: (kinds,), of the next token. `state`: the speaker's.
+    - `log_probs`: (kinds,), of the next token; zeros once `ended`. `state`: the speaker's.
     - `log_score`: of what was said.
     """
 

@@ -66,6 +66,7 @@ def test_the_diagonal_fisher_metric_of_a_normal_is_exact_from_few_draws():
     np.testing.assert_allclose(fed(FisherDiagonal(), jnp.diag(scales**2), 10).metric.variance, scales**2, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_low_rank_in_many_dimensions(x64):
     """300 coordinates, two strong directions: from 60 draws, the condition number that is left is a hundredth of what the
     diagonal metric leaves."""

@@ -16,11 +16,12 @@ from scipy import stats
 import inference.resampling as rs
 import ppl
 from inference.smc import conditional
-from inference.smc.conditional import AncestorSampling, BackwardSampling, Traced, conditional_smc
+from inference.smc.conditional import conditional_smc
 from inference.smc.loop import Method
 from inference.smc.memory import memory
 from inference.smc.particle_filter import particle_filter
 from inference.smc.program_path import ByStep, ProgramPath
+from inference.smc.renewal import AncestorSampling, BackwardSampling, Traced
 from inference.smc.reweight import Ladder, Reweight
 from ppl import dist, sample
 

@@ -35,6 +35,7 @@ def beta(a, b):
 # -- importance sampling ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_error_of_the_evidence_is_right():
     """100 runs each: of a coin from its prior and from a guide, and of a Gaussian process."""
     for case, proposal in ((coin(), None), (coin(), beta(8.0, 4.0)), (gaussian_process(), None)):

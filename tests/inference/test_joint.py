@@ -99,6 +99,7 @@ def test_a_missing_jacobian_is_found(monkeypatch):
     assert not check(PROGRAMS["shares"](), inf.RandomWalk(0.5, inf.metrics.Diagonal(jnp.ones(2)))).passed()
 
 
+@pytest.mark.slow
 def test_a_likelihood_that_is_not_the_simulator_s_is_found(monkeypatch):
     """Data drawn with another scale than they are scored with."""
 

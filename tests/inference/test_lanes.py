@@ -79,6 +79,7 @@ def test_the_draws_are_those_of_chains_in_step(x64, name, first, nums):
     assert len(np.unique(info.n_steps)) > 6 and info.diverging.any() and not info.diverging.all()
 
 
+@pytest.mark.slow
 def test_in_single_precision():
     """So short that rounding has not grown."""
     kernel = KERNELS["NUTS"]()

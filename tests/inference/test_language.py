@@ -317,6 +317,7 @@ def test_flattening_that_is_not_made_good_would_be_seen():
 SEEING = inf.particle_filter(twist=LookAhead(12, steps=STEPS))
 
 
+@pytest.mark.slow
 def test_looking_ahead_is_exact_and_sees_the_trap():
     blind, seeing = (np.exp(runs(m, TRAP.program, 20, 200)[0] - TRAP.exact) for m in (inf.particle_filter(), SEEING))
     assert abs(seeing.mean() - 1) < 3 * seeing.std() / np.sqrt(len(seeing))

@@ -35,6 +35,7 @@ def widths_of_their_own(key, centre, width):
     return jnp.maximum(0.5 * width * jax.random.gamma(key, 2.0, centre.shape), 2.0 * jnp.abs(centre))
 
 
+@pytest.mark.slow
 def test_a_planted_bug_is_found(monkeypatch):
     monkeypatch.setattr(latent_slice, "longer", widths_of_their_own)
     move = mover(inf.LatentSlice(metric(DIM), 3.0), target(), 10)

@@ -106,6 +106,7 @@ def test_a_planted_bug_is_found(monkeypatch, kernel, module, name, wrong):
     assert surprise(moved(kernel, 10_000)[0]) < 1e-8
 
 
+@pytest.mark.slow
 def test_the_bias_of_mclmc_grows_with_the_square_of_the_step():
     """Of the mean squared radius of a standard normal in ten dimensions. 4000 chains from exact draws, their last 50 of 100
     draws; the error of the mean is that between chains."""

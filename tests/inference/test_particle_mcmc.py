@@ -22,9 +22,10 @@ from inference.mcmc.members import innermost
 from inference.numerics import select
 from inference.resampling import Sorted, Systematic
 from inference.smc import pmmh as pmmh_file
-from inference.smc.conditional import BackwardSampling, filtered_path
+from inference.smc.conditional import filtered_path
 from inference.smc.particle_gibbs import ParticleGibbs
 from inference.smc.pmmh import pmmh
+from inference.smc.renewal import BackwardSampling
 from ppl import dist, sample
 
 
@@ -227,7 +228,8 @@ FRONT = {
 }
 
 
-@pytest.mark.parametrize("name", ["pmmh", pytest.param("particle Gibbs", marks=[pytest.mark.slow])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRONT)
 def test_the_parameter_has_its_exact_posterior(name, on_a_grid):
     kernel, draws = FRONT[name]
     posterior = inf.mcmc(

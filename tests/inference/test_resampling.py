@@ -165,6 +165,7 @@ def test_when_keeps_even_weights_as_they_are():
         rs.When(rs.Multinomial(), ess=1.5)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_what_is_resampled_is_unbiased():
     """d/dt sum_i w_i(t) f(x_i) / sum_i w_i(t), by the mean over resamplings of weights that remember where they came from."""
     f = jnp.array([1.0, -2.0, 0.5, 3.0])

@@ -103,6 +103,7 @@ def test_main_kernels_are_calibrated(kernel, name):
     assert result.passed(), result
 
 
+@pytest.mark.slow
 def test_a_missing_jacobian_is_caught():
     program = scale(1) | {"y": jnp.zeros(1)}  # one datum: the prior, and so the Jacobian, matters
     result = sbc(program, key=jax.random.key(2), replications=100, target=NoJacobian)

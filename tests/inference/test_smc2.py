@@ -213,6 +213,7 @@ def test_a_posterior_has_parameters_and_paths(recorded, exact):
     assert abs(posterior.log_evidence - exact[0]) < 4 * posterior.log_evidence_error < 4
 
 
+@pytest.mark.slow
 def test_a_run_broken_off_goes_on_bit_for_bit(tmp_path, recorded):
     whole, store = recorded(ByPath), Store(tmp_path / "run", every=0.0)
     with pytest.raises(KeyboardInterrupt):

@@ -171,6 +171,7 @@ def test_few_particles_that_carry_all_weight_are_told_of():
     assert "propose with the data in sight" in str(posterior.check())
 
 
+@pytest.mark.slow
 def test_particles_that_did_not_move_are_told_of():
     still = tempering(RandomWalk(step_size=1e-4), moves=1)
     with pytest.warns(SamplingWarning, match="Particles hardly moved at some stage .correlation 1.00"):

@@ -15,11 +15,12 @@ import pytest
 import ppl
 from inference.exact.kalman import kalman_filter, kalman_smoother
 from inference.exact.linear_gaussian import Affine, Gaussian, LinearGaussian
-from inference.smc import smoothing
+from inference.smc import backward
+from inference.smc.backward import Backward, BackwardMCMC, Rejection
 from inference.smc.particle_filter import particle_filter
 from inference.smc.program_path import ByStep
 from inference.smc.sample import smc
-from inference.smc.smoothing import Backward, BackwardMCMC, FixedLag, Rejection, smooth
+from inference.smc.smoothing import FixedLag, smooth
 from ppl import dist, sample
 
 T, NUM, N = 12, 1500, 2000
@@ -125,9 +126,9 @@ def test_fixed_lag_is_the_law_given_the_data_so_far(run):
 @pytest.mark.slow
 def test_a_planted_bug_is_found(run, monkeypatch):
     """Particles chosen by their weights alone."""
-    monkeypatch.setattr(smoothing, "memory", lambda _: 0)
-    anew = jax.jit(smoothing._gone.__wrapped__, static_argnames="num")  # what was compiled remembers
-    monkeypatch.setattr(smoothing, "_gone", anew)
+    monkeypatch.setattr(backward, "memory", lambda _: 0)
+    anew = jax.jit(backward._gone.__wrapped__, static_argnames="num")  # what was compiled remembers
+    monkeypatch.setattr(backward, "_gone", anew)
     paths = smooth(run, BackwardMCMC(1), key=jax.random.key(1), num=NUM)
     assert deviations(paths["z"], *exact(0.9)) > 2 * ERROR
 

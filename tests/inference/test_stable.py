@@ -80,6 +80,7 @@ def test_the_default_ends_early_and_is_right():
     assert (np.abs(x.mean(axis=0) - MEAN) < 5 * np.sqrt(np.diag(COVARIANCE) / 1000)).all()
 
 
+@pytest.mark.slow
 def test_a_whole_number_is_the_length_and_one_chain_takes_all():
     assert sampled(warmup=700).provenance["warmup"] == 700
     assert sampled(warmup=UntilStable(300), chains=1).provenance["warmup"] == 300
@@ -108,6 +109,7 @@ def test_a_run_that_was_broken_off_ends_its_warm_up_at_the_same_step(tmp_path, m
     assert whole.provenance["warmup"] < 400
 
 
+@pytest.mark.slow
 def test_a_run_whose_first_chain_had_not_begun(tmp_path, monkeypatch):
     save = files.Kept.save
 
@@ -126,6 +128,7 @@ def test_a_run_whose_first_chain_had_not_begun(tmp_path, monkeypatch):
     same(sampled(store=Store(tmp_path)), sampled())
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_only_read_and_a_longer_one_extends_it(tmp_path, monkeypatch):
     short = sampled(store=Store(tmp_path))
     with monkeypatch.context() as patch:
@@ -134,6 +137,7 @@ def test_a_finished_run_is_only_read_and_a_longer_one_extends_it(tmp_path, monke
     same(sampled(store=Store(tmp_path), draws=500), sampled(draws=500))
 
 
+@pytest.mark.slow
 def test_a_stream_knows_where_the_draws_begin(tmp_path):
     pytest.importorskip("zarr")
     whole, store = sampled(), Store(tmp_path / "run", every=0, zarr=tmp_path / "x.zarr")

@@ -31,6 +31,7 @@ def draws(kernel, **settings):
     return inf.mcmc(two_modes(), kernel, placement=inf.Vectorized(), **settings)
 
 
+@pytest.mark.slow
 def test_parallel_tempering_finds_the_weights_of_modes_where_nuts_does_not():
     """Errors from the chains' own frequencies; with eight of them, six standard errors are passed once in 1800."""
     stuck = (np.asarray(draws(inf.NUTS(), draws=500, warmup=300)["x"]) > 0).mean(1)

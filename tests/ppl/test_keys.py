@@ -87,6 +87,7 @@ def test_no_two_values_share_noise():
     assert np.unique(values).size == values.size
 
 
+@pytest.mark.slow
 def test_no_two_values_are_correlated():
     """All pairs at once, 4000 runs: the largest of 2145 correlations stays below 5.5/sqrt(n) (false alarm 1 in 10000)."""
     program = all_noise()

@@ -21,6 +21,7 @@ def test_names_of_entries():
     assert ppl.Target(model() | data).names == ("a", "p[0, 0]", "p[0, 1]", "p[1, 0]", "p[1, 1]", "in.v[0]")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_correlation_matrices(x64, size):
     """The Jacobian onto a Cholesky factor, against autodiff on its strictly lower entries."""
