@@ -37,7 +37,7 @@ class UntilMoved(eqx.Module):
     """Move until positions, coordinate by coordinate, and log densities are correlated at most by `correlation`, positively or
     negatively, with those before the moves."""
 
-    correlation: float = 0.2
+    correlation: float = 0.1
     most: int = eqx.field(static=True, default=MOST)
 
     def __check_init__(self):
