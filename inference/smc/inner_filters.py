@@ -31,7 +31,7 @@ from .history import History, Paths
 from .loop import Method
 from .path import Growing
 from .program_path import ByStep
-from .renewal import Traced, ancestry
+from .renewal import Traced, ancestry, owner
 from .room import Filter, Learner, fitted, resized, split, written
 
 
@@ -181,9 +181,7 @@ class InnerPath(Growing):
 
     def drawn(self, particle: Learner) -> dict[str, Any]:
         """Choices in the loop of a walker drawn by its weight: its path (step, ...), or its last step, as filters keep it."""
-        heaps = jnp.cumsum(jax.nn.softmax(particle.filter.log_weights))
-        below = jnp.nextafter(heaps[-1], jnp.zeros_like(heaps[-1]))  # walkers that there are not weigh nothing, and come last
-        slot = jnp.sum(heaps <= jnp.minimum(particle.point * heaps[-1], below), dtype=jnp.int32)
+        slot = owner(particle.filter.log_weights, particle.point)
         if not particle.rows:
             return jax.tree.map(lambda x: x[slot], particle.filter.walkers.choices)
         slots = ancestry(particle.rows.ancestors, slot)

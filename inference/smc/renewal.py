@@ -102,10 +102,14 @@ def traced(key, rows: Visited) -> dict[str, Any]:
 
 def drawn(key, log_weights) -> jax.Array:
     """A slot, drawn by the weights (N,): with one random number, for N of them take longer than all else."""
+    return owner(log_weights, jax.random.uniform(key, (), log_weights.dtype))
+
+
+def owner(log_weights, point) -> jax.Array:
+    """The slot that owns a point of [0, 1], on which the particles lie side by side, as wide as their weights (N,)."""
     heaps = jnp.cumsum(jnp.exp(log_weights - jnp.max(log_weights)))
-    below = jnp.nextafter(heaps[-1], jnp.zeros_like(heaps[-1]))
-    point = jnp.minimum(jax.random.uniform(key, (), heaps.dtype) * heaps[-1], below)
-    return jnp.minimum(jnp.sum(heaps <= point, dtype=jnp.int32), len(heaps) - 1)
+    below = jnp.nextafter(heaps[-1], jnp.zeros_like(heaps[-1]))  # what weighs nothing may come last, and owns nothing
+    return jnp.minimum(jnp.sum(heaps <= jnp.minimum(point * heaps[-1], below), dtype=jnp.int32), len(heaps) - 1)
 
 
 def ancestry(ancestors, slot) -> jax.Array:

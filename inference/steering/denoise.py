@@ -118,11 +118,12 @@ def passed(path, population: Population, log_ratio) -> dict[str, jax.Array]:
 
 
 def log_normal(x, variance):
-    """log density of N(0, variance) at all entries of x together."""
+    """log density of N(0, variance) at all entries of x together, a scalar."""
     return jnp.sum(log_normal_each(x, variance))
 
 
 def log_normal_each(x, variance):
+    """log density of N(0, variance) at each entry of x, in x's shape; `variance` is one number, or one an entry."""
     return -0.5 * x**2 / variance - 0.5 * jnp.log(2 * jnp.pi * variance)
 
 
