@@ -17,6 +17,7 @@ from .choices import Choices
 from .combinators import cond, fori_loop, remat, scan, switch, vmap
 from .distributions import dist
 from .from_numpyro import from_numpyro
+from .generative import Generative, draw
 from .graph import parents
 from .predictive import predict
 from .primitives import call, deterministic, factor, observe, sample
@@ -29,6 +30,7 @@ from .trace import Trace
 
 __all__ = [
     "Choices",
+    "Generative",
     "Model",
     "NonCentered",
     "PartlyCentered",
@@ -41,6 +43,7 @@ __all__ = [
     "cond",
     "deterministic",
     "dist",
+    "draw",
     "factor",
     "fori_loop",
     "from_numpyro",

@@ -38,9 +38,7 @@ def is_distribution(x: object) -> bool:
 
 def is_masked(d: Any) -> bool:
     """Whether a mask takes entries of `d` out of its density."""
-    while isinstance(d, dist.Independent | dist.ExpandedDistribution):
-        d = d.base_dist
-    return isinstance(d, dist.MaskedDistribution)
+    return isinstance(base(d), dist.MaskedDistribution)
 
 
 def draw(d: Any, key: Key) -> Array:
@@ -114,6 +112,43 @@ def integer_bounds(support: Any) -> tuple[Any, Any] | None:
     return (support.lower_bound, support.upper_bound) if isinstance(support, _INTEGERS) else None
 
 
+def num_values(d: Any) -> int | None:
+    """How many values each element of `d` can take, where that is finite, known, and the same for all; else None."""
+    bounds = integer_bounds(d.support) if d.support is not None else None
+    if bounds is None or d.event_shape or any(is_traced(x) for x in bounds):
+        return None
+    nums = np.unique(np.asarray(bounds[1]) - np.asarray(bounds[0]) + 1)
+    return int(nums[0]) if len(nums) == 1 else None
+
+
+def value_number(d: Any, i: Any) -> Array:
+    """The i-th value, counted around from the least, of a distribution with finitely many."""
+    bounds, num = integer_bounds(d.support), num_values(d)
+    assert bounds is not None and num is not None
+    return (jnp.asarray(bounds[0]) + i % num).astype(value_dtype(d))
+
+
+def value_after(d: Any, value: Array, j: int) -> Array:
+    """The value that comes j after `value`, counted around."""
+    bounds = integer_bounds(d.support)
+    assert bounds is not None
+    return value_number(d, value - jnp.asarray(bounds[0]) + j)
+
+
+def elements(d: Any) -> Any:
+    """`d` with each of its independent elements an element of the batch."""
+    while isinstance(d, dist.Independent):
+        d = d.base_dist
+    return d
+
+
+def base(d: Any) -> Any:
+    """The distribution under the wrappers for shape; its parameters broadcast to the shape of `d`."""
+    while isinstance(d, dist.Independent | dist.ExpandedDistribution):
+        d = d.base_dist
+    return d
+
+
 _INTEGERS = type(constraints.integer_interval(0, 1))
 _IDENTITY = dist.transforms.IdentityTransform()
 
@@ -125,8 +160,7 @@ def is_identity(transform: Transform) -> bool:
 
 def family(d: Any) -> str:
     """The name a person would call `d`, without the wrappers for shape: `Normal`, `HalfCauchy`, `masked Normal`."""
-    while isinstance(d, dist.Independent | dist.ExpandedDistribution):
-        d = d.base_dist
+    d = base(d)
     if isinstance(d, dist.MaskedDistribution):
         return f"masked {family(d.base_dist)}"
     return type(d).__name__.removesuffix("Probs").removesuffix("Logits")

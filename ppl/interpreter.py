@@ -109,7 +109,7 @@ class Interpreter(abc.ABC):
 
     # -- what happens at each kind of site -----------------------------------------------------------------------------
 
-    def sample(self, name: str, d: Any, obs: Any) -> Array:
+    def sample(self, name: str, d: Any, obs: Any, strategy: Any = None) -> Array:
         """A distribution's site: intervened, observed, partly observed, reparameterised or latent."""
         self.check(name, "sample")
         data = self.inputs.data.get(name)
@@ -125,7 +125,7 @@ class Interpreter(abc.ABC):
         if obs is not None:
             data, d = self._written(name, d, obs)
         info = describe_distribution(d)
-        site = Site(name, self.prefix + name, d, obs)
+        site = Site(name, self.prefix + name, d, obs, strategy=strategy)
         if data is None:
             self.row(name, info)
             value = self.latent(site)

@@ -61,11 +61,11 @@ class Forecast(Interpreter):
     def __init__(self, inputs: Inputs, *structure: Any) -> None:
         super().__init__(inputs._replace(data={}), *structure)
 
-    def sample(self, name: str, d: Any, obs: Any) -> Array:
+    def sample(self, name: str, d: Any, obs: Any, strategy: Any = None) -> Array:
         if obs is not None and name not in self.inputs.do:
             d = self._written(name, d, obs)[1]
             self.inputs = self.inputs._replace(given=remove(self.inputs.given, {name}))
-        return super().sample(name, d, None)
+        return super().sample(name, d, None, strategy)
 
     def latent(self, site: Site) -> Array:
         given = self.inputs.given.get(site.name)

@@ -18,7 +18,7 @@ from .program import Model, Program
 T = TypeVar("T")
 
 
-def sample(name: str, generative: Any, *, obs: Any = None) -> Any:
+def sample(name: str, generative: Any, *, obs: Any = None, strategy: Any = None) -> Any:
     """Make the random choice called `name`.
 
     Args:
@@ -27,6 +27,8 @@ def sample(name: str, generative: Any, *, obs: Any = None) -> Any:
             Program, whose choices are nested under `name`.
         obs: data for this site, written in the model; the same as `observe`. A NumPy masked array is data with missing
             entries, which become latent.
+        strategy: how the gradient of an objective that draws this program is estimated here, for example `inf.Score()`; it
+            matters to variational inference alone (see `inference.vi`).
 
     Returns:
         The value, of shape `generative.shape()`; for a Program its return value.
@@ -49,7 +51,7 @@ def sample(name: str, generative: Any, *, obs: Any = None) -> Any:
         return interpreter.program(name, generative)
     if not distributions.is_distribution(generative):
         raise ValueError(_not_generative(name, generative))
-    return interpreter.sample(name, generative, obs)
+    return interpreter.sample(name, generative, obs, strategy)
 
 
 def observe(name: str, distribution: Any, value: Any) -> Any:

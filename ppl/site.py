@@ -19,6 +19,7 @@ class Site(NamedTuple):
     distribution: Any
     obs: Any = None
     missing: Array | None = None  # bool per batch element: which are latent, when the data are partial
+    strategy: Any = None  # how gradients of an objective are to be estimated here, if the model says so
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class SiteInfo:
         plates: the combinators around the site, outermost first, as `vmap[8]`.
         partial: true for a latent site some of whose entries may be data.
         conditional: true when only some branch of a `cond` or `switch` visits the site.
+        strategy: how gradients are estimated here; known of sites that an objective draws.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class SiteInfo:
     plates: tuple[str, ...] = ()
     conditional: bool = False
     partial: bool = False
+    strategy: Any = None
 
     def within(self, label: str, length: int | None) -> "SiteInfo":
         """The same site seen from outside a combinator that repeats it `length` times (None: does not repeat)."""

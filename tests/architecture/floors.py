@@ -12,12 +12,12 @@ FLOORS = {
         ["_errors", "_keys"],
         ["distributions", "choices", "transforms"],
         ["site", "values", "interpreter", "interpreters", "trace"],
-        ["program", "primitives", "combinators", "checks", "graph", "reparam", "marginal"],
+        ["program", "primitives", "combinators", "checks", "graph", "reparam", "drawing", "generative", "marginal"],
         ["target", "predictive", "stepwise", "lint", "from_numpyro", "random_module"],
         ["__init__"],
     ],
     "inference": [
-        ["kernel", "run", "compiled", "progress", "placement", "numerics", "frozen"],
+        ["kernel", "run", "compiled", "progress", "placement", "numerics", "frozen", "fixed"],
         ["population", "resampling", "integrators", "metrics"],
         # below the algorithms, which return it
         ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"],

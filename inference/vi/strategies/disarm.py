@@ -1,0 +1,48 @@
+"""DisARM: for Bernoulli sites, the objective at the draw and at its antithetic twin, two evaluations for any number of elements.
+
+With u uniform, b = [u > 1 - p] and its twin b~ = [u < p], and phi the logit of p,
+
+    gradient of E f by phi  =  E[ (f(b) - f(b~)) / 2 x (-1)^b~ [b != b~] sigmoid(|phi|) ] .
+
+(Dong, Mnih and Tucker, "DisARM: an antithetic gradient estimator for binary latent variables", NeurIPS 2020, arXiv:2006.10680,
+equation 6; also Yin, Ho, Yan, Qian and Zhou's U2G.)
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ppl import distributions
+from ppl.distributions import dist
+
+from .strategy import Alternative, Chosen, Strategy, refuse, zero
+
+
+class DisARM(Strategy):
+    """See the file's docstring."""
+
+    def check(self, address, d):
+        if not isinstance(distributions.base(d), dist.BernoulliProbs | dist.BernoulliLogits):
+            raise refuse("DisARM()", address, d, "is for Bernoulli sites")
+
+    def choose(self, d, key):
+        logits = lax.stop_gradient(_logits(d))
+        return Chosen((_uniform(d, key) > jax.nn.sigmoid(-logits)).astype(distributions.value_dtype(d)))
+
+    def alternatives(self, d, key, chosen):
+        logits = _logits(d)
+        at = lax.stop_gradient(logits)
+        twin = (_uniform(d, key) < jax.nn.sigmoid(at)).astype(chosen.value.dtype)
+        sign = jnp.where(twin == 1, -1.0, 1.0)
+        slope = jnp.where(chosen.value != twin, 0.5 * sign * jax.nn.sigmoid(jnp.abs(at)), 0.0)
+        return (Alternative(twin, -slope * zero(logits), together=True),)
+
+
+def _uniform(d, key):
+    return jax.random.uniform(key, d.shape(), minval=jnp.finfo(float).tiny)
+
+
+def _logits(d):
+    d, shape = distributions.base(d), d.shape()
+    logits = d.logits if isinstance(d, dist.BernoulliLogits) else jnp.log(d.probs) - jnp.log1p(-d.probs)
+    return jnp.broadcast_to(logits, shape)
