@@ -47,12 +47,13 @@ class Meter:
     """Counts steps and events; draws a bar on a terminal, one line at the end elsewhere.
 
     - `label`: what runs, for example "4 chains".
-    - `count(record, first)`: a dictionary of counts to show, for example {"divergences": 3}.
+    - `count(record, first)`: a dictionary of counts to show, for example {"divergences": 3}, added up.
+    - `now(record)`: a dictionary of what is shown as it is now, for example {"objective": "-8.07"}.
     """
 
-    def __init__(self, label: str, *, count=lambda record, first: {}, stream=None):
-        self.label, self.count, self.stream = label, count, stream or sys.stderr
-        self.done, self.before, self.total, self.counts = 0, 0, 0, {}
+    def __init__(self, label: str, *, count=lambda record, first: {}, now=lambda record: {}, stream=None):
+        self.label, self.count, self.now, self.stream = label, count, now, stream or sys.stderr
+        self.done, self.before, self.total, self.counts, self.shown = 0, 0, 0, {}, {}
         self._lock, self._bar, self._task, self._begun = threading.Lock(), None, None, 0.0
 
     def begin(self, total: int, done: int) -> None:
@@ -65,6 +66,7 @@ class Meter:
             self.done += num
             for name, value in self.count(record, first).items():
                 self.counts[name] = self.counts.get(name, 0) + value
+            self.shown = self.now(record)
             if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, completed=self.done, detail=self._detail())
 
@@ -87,6 +89,7 @@ class Meter:
     def _detail(self) -> str:
         rate = (self.done - self.before) / max(time.monotonic() - self._begun, 1e-9)
         parts = [f"{rate:,.0f} steps/s"] + [f"{value} {name}" for name, value in self.counts.items()]
+        parts += [f"{name} {value}" for name, value in self.shown.items()]
         return ", " + ", ".join(parts)
 
 

@@ -41,7 +41,7 @@ def parents(program: Any) -> Edges:
     sources: list[set[str]] = [{n} for n in names]
     for leaf_path, _ in jax.tree_util.tree_leaves_with_path(program._data):
         sources.append({_address(leaf_path, data)})
-    sinks = _flow(closed.jaxpr, sources)
+    sinks = flow(closed.jaxpr, sources)
     found = dict(zip(sorted(out), sinks, strict=True))
     return {name: found.get(name, set()) for name in rows}
 
@@ -49,7 +49,7 @@ def parents(program: Any) -> Edges:
 def depends(fn: Callable[[dict[str, Any]], Any], inputs: dict[str, Any]) -> Any:
     """For every array of the tree `fn(inputs)` the names of the inputs that it is computed from."""
     closed, out = jax.make_jaxpr(fn, return_shape=True)(inputs)
-    found = _flow(closed.jaxpr, [{name} for name in sorted(inputs)])  # jax flattens dicts in sorted order
+    found = flow(closed.jaxpr, [{name} for name in sorted(inputs)])  # jax flattens dicts in sorted order
     return jax.tree.unflatten(jax.tree.structure(out), found)
 
 
@@ -67,7 +67,7 @@ def _address(path: tuple, data: Any) -> str:
     return ".".join(keys)
 
 
-def _flow(jaxpr: Any, sources: Sequence[set[str]]) -> list[set[str]]:
+def flow(jaxpr: Any, sources: Sequence[set[str]]) -> list[set[str]]:
     """Which inputs each output of a jaxpr depends on."""
     depends: dict[Any, set[str]] = dict(zip(jaxpr.invars, sources, strict=True))
 
@@ -85,13 +85,13 @@ def _through(eqn: Any, ins: list[set[str]]) -> list[set[str]]:
     if name == "scan":
         return _through_scan(eqn, ins)
     if name == "cond":
-        outs = [_flow(branch.jaxpr, ins[1:]) for branch in params["branches"]]
+        outs = [flow(branch.jaxpr, ins[1:]) for branch in params["branches"]]
         return [set.union(ins[0], *found) for found in zip(*outs, strict=True)]
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = params.get(key)
         inner = getattr(inner, "jaxpr", inner)
         if name != "while" and inner is not None and len(inner.invars) == len(ins):
-            return _flow(inner, ins)
+            return flow(inner, ins)
     everything = set().union(*ins)
     return [everything for _ in eqn.outvars]
 
@@ -105,7 +105,7 @@ def _through_scan(eqn: Any, ins: list[set[str]]) -> list[set[str]]:
     consts = sum(_same_rank(pair) for pair in zip(eqn.invars, jaxpr.invars, strict=True)) - carry
     state = list(ins)
     while True:  # a carry feeds the next step, so what it depends on grows until it is stable
-        outs = _flow(jaxpr, state)
+        outs = flow(jaxpr, state)
         grown = [a | b for a, b in zip(state[consts : consts + carry], outs[:carry], strict=True)]
         if grown == state[consts : consts + carry]:
             return outs

@@ -185,6 +185,10 @@ class Program:
         placed = checks.rules(self.table(), rules)
         return self._with(rules=self.rules._replace(reparams=merge(self.rules.reparams, placed)))
 
+    def applied(self, args: tuple, kwargs: Mapping[str, Any] = EMPTY) -> "Program":
+        """The same model, data, interventions and reparameterisations, with other arguments."""
+        return Program(self.fn, args, kwargs, self._data, self.do, self.rules)
+
     # -- looking ---------------------------------------------------------------------------------------------------------
 
     @property

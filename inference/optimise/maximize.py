@@ -1,0 +1,250 @@
+"""`maximize`: climb an objective by stochastic gradients.
+
+```python
+fit = inf.maximize(inf.elbo, program | data, guide(phi), optimizer=optax.adam(1e-2), steps=5_000, key=key)
+fit["guide"]                 # the guide with what was learned
+fit.posterior                # draws from it, with Pareto's k
+inf.importance(program | data, proposal=fit["guide"], key=key)      # corrected
+```
+Each step estimates the objective and its gradient anew (see `inference.vi`), and hands the gradient to any Optax
+transformation. A step where some number is not finite is left out and counted; twenty in a row end the run, with a sentence.
+"""
+
+import inspect
+import time
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+
+from ppl._keys import check_key
+from ppl.graph import flow
+
+from ..compiled import compiled
+from ..progress import Meter, Progress, Silent
+from ..provenance import key_words, versions
+from ..run import Goal, Outcome, Route, run, seconds
+from ..store import Store
+from ..vi.expectation import Expectation
+from .blame import blame
+from .fit import Fit
+from .free import Free
+from .identity import opened
+from .until import Until, looks
+
+LENGTH = 1 << 12  # steps that a compiled call may take
+PATIENCE = 20  # steps in a row that may fail
+_ZERO = np.int32(0)
+
+
+class Climb(NamedTuple):
+    """Where an optimisation is: the free numbers, the optimiser's state, and how many steps in a row were left out."""
+
+    numbers: tuple[jax.Array, ...]
+    optimizer: Any
+    idle: jax.Array
+
+
+class Row(NamedTuple):
+    """Of a step: the objective, and how many steps in a row had been left out after it."""
+
+    value: jax.Array
+    idle: jax.Array
+
+
+def maximize(
+    objective: Expectation,
+    *args: Any,
+    key: jax.Array,
+    steps: int = 10_000,
+    free: str | tuple[str, ...] | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    samples: int = 1,
+    until: Until | None = None,
+    progress: bool | Progress = True,
+    budget: float | str | None = None,
+    store: Store | None = None,
+) -> Fit:
+    """Find the arguments that make the mean of an objective largest.
+
+    - `objective`: an `@expectation`; to minimise one, return its negative.
+    - `args`: its arguments: programs, guides, arrays, pytrees.
+    - `free`: names of those that are optimised, as its function calls them; by default `"guide"`. `"model.theta"` is the
+      argument `theta` of the program `model`. Of each, the floating-point arrays are free; a program's data never are.
+    - `optimizer`: any Optax transformation, for gradients that it descends (their sign is turned for it); by default
+      `optax.adam(0.01)`, its rate falling to zero along a cosine over the last half of the steps.
+    - `samples`: estimates that are averaged in a step. With several, score function gradients have a baseline.
+    - `until`: a rule that ends the run when the objective rises no more, for example `Stalled()`.
+    - `progress`, `budget`, `store`: as for `mcmc`; a run that was broken off goes on with the same line. Ctrl-C ends the run
+      and returns what is done.
+
+    Raises:
+        ValueError: for what is no expectation, a name that is no argument, an argument without numbers to learn, a parameter
+            that the objective does not depend on; after 20 steps in a row where the objective or its gradient is not finite.
+
+    Example:
+        `maximize(elbo, program | data, guide(phi), key=jax.random.key(0)).values[-100:].mean()`
+    """
+    limit, begun = seconds(budget), time.monotonic()
+    _check(objective, key, steps, samples, optimizer, until, store)
+    named = _named(objective, args)
+    chosen = Free("maximize", named, free)
+    optimizer = default_optimizer(steps) if optimizer is None else optimizer
+    numbers = chosen.take(named)
+    arrays, rest = eqx.partition(named, eqx.is_array)
+
+    def estimate(key, numbers, arrays):
+        given = chosen.put(eqx.combine(arrays, rest), numbers)
+        return objective.estimate(key, *(given[name] for name in named), samples=samples)  # JAX sorts dictionaries
+
+    traced = jax.make_jaxpr(estimate)(key, numbers, arrays)
+    _refuse_ignored(objective, chosen, traced, arrays)
+    state = Climb(numbers, optimizer.init(numbers), jnp.int32(0))
+    patterns = tuple(objective.patterns.items())
+    name = ("maximize", objective.fn, patterns, chosen.names, samples, optimizer, jax.tree.structure(rest), _constants(rest))
+    advance = compiled(partial(_some, traced.jaxpr, optimizer), name, state, arrays, traced.consts, key, _ZERO, _ZERO)
+    with opened(store, advance.text() if store else "", named, key, advance.shapes, steps) as held:
+        advance.wait()
+        compile_seconds = time.monotonic() - begun
+        saved = None if held is None else held.states()
+        outcome = run(
+            lambda lane, state, start, num: advance(state, arrays, traced.consts, key, start, num),
+            [state] if saved is None else saved,
+            _route(steps, until, held),
+            most=LENGTH,
+            progress=Meter(objective.__name__, now=_now) if progress is True else progress or Silent(),
+            budget=limit,
+            done=held and held.done,
+            keeper=held,
+        )
+        records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
+    rows = jax.tree.map(lambda x: x[: outcome.steps], _joined(records[0]))
+    found = chosen.put(named, outcome.states[0].numbers)
+    if outcome.reason == "not finite":
+        raise ValueError(_never_finite(objective, found, chosen, key, samples, outcome.steps))
+    made = {
+        "algorithm": "maximize",
+        "objective": objective.__name__,
+        "key": key_words(key),
+        "steps": len(rows.value),
+        "samples": samples,
+        "free": list(chosen.names),
+        "stopped": outcome.reason,
+        "compile_seconds": compile_seconds,
+        "sampling_seconds": outcome.seconds,
+        "versions": versions(),
+    }
+    return Fit(objective, found, rows.value, int(np.sum(rows.idle > 0)), key, made)
+
+
+def default_optimizer(steps: int) -> optax.GradientTransformation:
+    """Adam at 0.01, and in the last half of the steps along a cosine to zero: so that the end is not noise alone."""
+    half = max(1, steps // 2)
+    rate = optax.join_schedules([optax.constant_schedule(0.01), optax.cosine_decay_schedule(0.01, steps - half + 1)], [half])
+    return optax.adam(rate)
+
+
+def _some(jaxpr, optimizer, state: Climb, arrays, consts, key, start, num):
+    """`num` steps, the first of them number `start`."""
+    objective = jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))
+    rest = jax.tree.leaves(arrays)
+
+    def step(i, carry):
+        state, rows = carry
+        key_i = jax.random.fold_in(key, start + i)
+        value, slope = jax.value_and_grad(lambda numbers: objective(key_i, *numbers, *rest)[0])(state.numbers)
+        updates, optimizer_state = optimizer.update(jax.tree.map(jnp.negative, slope), state.optimizer, state.numbers)
+        numbers = optax.apply_updates(state.numbers, updates)
+        fine = jnp.isfinite(value) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in slope]))
+        keep = partial(jax.tree.map, lambda new, old: jnp.where(fine, new, old))
+        new = Climb(keep(numbers, state.numbers), keep(optimizer_state, state.optimizer), jnp.where(fine, 0, state.idle + 1))
+        return new, Row(rows.value.at[i].set(value), rows.idle.at[i].set(new.idle))
+
+    rows = Row(jnp.zeros(LENGTH, jaxpr.outvars[0].aval.dtype), jnp.zeros(LENGTH, jnp.int32))
+    state, rows = lax.fori_loop(0, num, step, (state, rows))
+    return state, jax.tree.map(lambda x: x[None], rows)
+
+
+def _refuse_ignored(objective: Expectation, chosen: Free, traced, arrays) -> None:
+    """Refuse numbers that the objective does not depend on: they would stay where they are, and nobody would know."""
+    sources = [{"key"}, *({label} for label in chosen.labels), *({""} for _ in jax.tree.leaves(arrays))]
+    reached = flow(traced.jaxpr, sources)[0]
+    ignored = [label for label in chosen.labels if label not in reached]
+    if ignored:
+        more = f" (nor on {len(ignored) - 1} more)" if len(ignored) > 1 else ""
+        raise ValueError(
+            f"maximize: {objective.__name__} does not depend on {ignored[0]}{more}, so it cannot be learned. Use it in the "
+            "program, keep it out of `free`, or wrap it in Fixed(...)."
+        )
+
+
+def _constants(rest) -> tuple:
+    """The leaves of the arguments that are no arrays: constants of the compiled step."""
+    return tuple((type(x), x) for x in jax.tree.leaves(rest))
+
+
+def _named(objective: Expectation, args: tuple) -> dict[str, Any]:
+    """The arguments by the names that the objective's function has for them."""
+    try:
+        bound = inspect.signature(objective.fn).bind(*args)
+    except TypeError as error:
+        raise ValueError(f"maximize: {objective.__name__} was given {len(args)} arguments: {error}.") from None
+    out: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        many = bound.signature.parameters[name].kind == inspect.Parameter.VAR_POSITIONAL
+        out |= {f"{name}[{i}]": x for i, x in enumerate(value)} if many else {name: value}
+    return out
+
+
+def _route(steps: int, until: Until | None, held) -> Route:
+    for goal in [*looks(steps), steps]:
+        outcome: Outcome = yield Goal(goal, steps)
+        records = outcome.records if held is None else held.whole(outcome.records, goal)
+        rows = jax.tree.map(lambda x: x[:goal], _joined(records[0]))
+        if np.max(rows.idle) >= PATIENCE:
+            return "not finite"
+        if until is not None and goal < steps and (why := until.reached(rows.value)):
+            return why
+    return None
+
+
+def _joined(parts) -> Row:
+    return jax.tree.map(lambda *xs: np.concatenate([x[0] for x in xs]), *parts)
+
+
+def _now(record: Row) -> dict[str, str]:
+    """What the meter shows: the objective of late, and how many steps were left out."""
+    values = record.value[np.isfinite(record.value)]
+    left_out = int(np.sum(record.idle > 0))
+    shown = {"objective": f"{np.mean(values):.4g}" if len(values) else "not finite"}
+    return shown | ({"steps left out": str(left_out)} if left_out else {})
+
+
+def _never_finite(objective, found, chosen: Free, key, samples: int, steps: int) -> str:
+    why = blame(objective, found, jax.random.fold_in(key, steps - 1))
+    return (
+        f"maximize: {PATIENCE} steps in a row, up to step {steps}, the objective {objective.__name__} or its gradient was not "
+        f"finite: {why}. Begin elsewhere, take smaller steps, or look at the supports there."
+    )
+
+
+def _check(objective, key, steps, samples, optimizer, until, store) -> None:
+    check_key(key, "maximize")
+    if not isinstance(objective, Expectation):
+        hint = " Decorate it with @inf.expectation." if callable(objective) else ""
+        raise ValueError(f"maximize: expected an expectation such as inf.elbo, got {type(objective).__name__}.{hint}")
+    for name, value in (("steps", steps), ("samples", samples)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"maximize: {name} must be a whole number of at least 1, got {value!r}.")
+    if not (optimizer is None or hasattr(optimizer, "update")):
+        raise ValueError(f"maximize: the optimizer must be an Optax transformation, got {type(optimizer).__name__}.")
+    if not (until is None or hasattr(until, "reached")) or isinstance(until, type):
+        raise ValueError("maximize: until must be a rule with a method reached, for example Stalled().")
+    if not (store is None or isinstance(store, Store)):
+        raise ValueError(f'maximize: store must be a Store, for example Store("runs/fit"), got {type(store).__name__}.')
