@@ -39,8 +39,8 @@ class Drawing(Simulate):
     def latent(self, site: Site) -> Array:
         if self.inputs.key is None:
             raise ValueError(
-                f"site '{self.address(site)}' is random, and there is no key to draw it with: this density is an estimate. Give "
-                "log_density(choices, key=key)."
+                f"site '{self.address(site)}' is random, and there is no key to draw it with: this density is an estimate. "
+                "Give log_density(choices, key=key)."
             )
         return super().latent(site)
 

@@ -70,7 +70,7 @@ class Fit:
             ValueError: for an objective without arguments called `model` and `guide`.
         """
         model, guide = self.args.get("model"), self.args.get("guide")
-        if not (isinstance(model, ppl.Program | ppl.Generative) and isinstance(guide, ppl.Program | ppl.Generative)):
+        if not (isinstance(model, ppl.Program) and isinstance(guide, ppl.Program | ppl.Generative)):
             raise ValueError(
                 f"{self.objective.__name__} takes {', '.join(self.args)}: a posterior needs a program called model and one "
                 "called guide. Draw from what was learned yourself: fit['...'].simulate(key)."

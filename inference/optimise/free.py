@@ -28,8 +28,8 @@ class Free:
         if names is None:
             if "guide" not in args:
                 raise ValueError(
-                    f"{who}: say what is to be optimised, free=...: the objective takes {', '.join(args)}, and none of them is "
-                    "called guide."
+                    f"{who}: say what is to be optimised, free=...: the objective takes {', '.join(args)}, and none of them "
+                    "is called guide."
                 )
             names = "guide"
         self.names = (names,) if isinstance(names, str) else tuple(names)
@@ -113,9 +113,7 @@ def _positions(program: ppl.Program) -> list[str]:
 def _look(who: str, first: str, arg: Any, rest: str) -> None:
     """Raise ValueError unless `rest` is what a program's function calls one of its arguments."""
     if not isinstance(arg, ppl.Program):
-        raise ValueError(
-            f"{who}: '{first}.{rest}': {first} is {type(arg).__name__}, and only a program's arguments have names."
-        )
+        raise ValueError(f"{who}: '{first}.{rest}': {first} is {type(arg).__name__}, and only programs' arguments have names.")
     known = [*_positions(arg), *arg.kwargs]
     if rest not in known:
         raise ValueError(f"{who}: the program {first} has no argument '{rest}'.{nearest(rest, known)}")

@@ -124,7 +124,7 @@ def maximize(
             keeper=held,
         )
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
-    rows = jax.tree.map(lambda x: x[: outcome.steps], _joined(records[0]))
+    rows = _joined(records[0], outcome.steps)
     found = chosen.put(named, outcome.states[0].numbers)
     if outcome.reason == "not finite":
         raise ValueError(_never_finite(objective, found, chosen, key, samples, outcome.steps))
@@ -206,7 +206,7 @@ def _route(steps: int, until: Until | None, held) -> Route:
     for goal in [*looks(steps), steps]:
         outcome: Outcome = yield Goal(goal, steps)
         records = outcome.records if held is None else held.whole(outcome.records, goal)
-        rows = jax.tree.map(lambda x: x[:goal], _joined(records[0]))
+        rows = _joined(records[0], goal)
         if np.max(rows.idle) >= PATIENCE:
             return "not finite"
         if until is not None and goal < steps and (why := until.reached(rows.value)):
@@ -214,8 +214,9 @@ def _route(steps: int, until: Until | None, held) -> Route:
     return None
 
 
-def _joined(parts) -> Row:
-    return jax.tree.map(lambda *xs: np.concatenate([x[0] for x in xs]), *parts)
+def _joined(parts, num: int) -> Row:
+    """The rows of the first `num` steps."""
+    return jax.tree.map(lambda *xs: np.concatenate([x[0] for x in xs])[:num], *parts)
 
 
 def _now(record: Row) -> dict[str, str]:

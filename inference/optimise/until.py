@@ -27,8 +27,8 @@ class Until(Protocol):
 
 @dataclass(frozen=True)
 class Stalled:
-    """Stop when the objective no longer rises: the mean over the last `share` of all steps is above that of as many before them
-    by less than `tolerance`, the standard error counted against it.
+    """Stop when the objective no longer rises: its mean over the last `share` of all steps is above that of as many before by
+    less than `tolerance`, the standard error counted against it.
 
     `tolerance` is in the objective's own unit, nats for an ELBO. Errors are those of means of batches, so that neighbouring
     steps may be alike. Where the objective is noisy many steps are needed to know; the more were taken, the longer the means.
@@ -61,7 +61,7 @@ class Stalled:
 
 @dataclass(frozen=True)
 class RelativeChange:
-    """Stop when the mean of the last `window` values differs from that of the `window` before by less than `tolerance` of itself.
+    """Stop when the mean of the last `window` values differs from that of as many before by less than `tolerance` of itself.
 
     (The rule of Kucukelbir, Tran, Ranganath, Gelman and Blei, JMLR 18, 2017, with means in place of medians of changes.)
     """

@@ -37,10 +37,8 @@ def posterior_of(program: ppl.Program, guide: Any, *, key: jax.Array, draws: int
     """
 
     def one(program, guide, key):
-        key_draw, key_density = jax.random.split(key)
-        trace = guide.simulate(key_draw)
-        exact = isinstance(program, ppl.Program)
-        lp = program.log_density(trace.choices) if exact else program.log_density(trace.choices, key=key_density)
+        trace = guide.simulate(key)
+        lp = program.log_density(trace.choices)
         return trace.choices, lp, lp - trace.log_density
 
     choices, lp, log_weights = jax.jit(jax.vmap(one, (None, None, 0)))(program, guide, jax.random.split(key, draws))
