@@ -52,10 +52,10 @@ class Climb(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Of a step: the objective, and how many steps in a row had been left out after it."""
+    """Of steps: the objective, and how many steps in a row had been left out after each."""
 
-    value: jax.Array
-    idle: jax.Array
+    value: Any
+    idle: Any
 
 
 def maximize(
@@ -216,6 +216,8 @@ def _route(steps: int, until: Until | None, held) -> Route:
 
 def _joined(parts, num: int) -> Row:
     """The rows of the first `num` steps."""
+    if not parts:
+        return Row(np.zeros(0), np.zeros(0, int))
     return jax.tree.map(lambda *xs: np.concatenate([x[0] for x in xs])[:num], *parts)
 
 

@@ -54,7 +54,7 @@ class Stalled:
         late, early = values[-length:], values[-2 * length : -length]
         errors = [np.std(np.mean(x.reshape(self.batches, -1), axis=1), ddof=1) / np.sqrt(self.batches) for x in (late, early)]
         rise, error = np.mean(late) - np.mean(early), float(np.hypot(*errors))
-        if rise + error > self.tolerance:
+        if max(rise, 0.0) + error > self.tolerance:  # a fall is no sign that all is done
             return None
         return f"the objective rose by {rise:.2g} (standard error {error:.1g}) in the last {length} steps"
 
