@@ -1,4 +1,4 @@
-"""Answer questions about programs: MCMC, sequential Monte Carlo, exact sums, and one `Posterior` type.
+"""Answer questions about programs: MCMC, sequential Monte Carlo, variational inference, and one `Posterior` type.
 
 ```python
 import inference as inf
@@ -8,7 +8,7 @@ print(posterior.summary())
 ```
 """
 
-from . import exact, metrics, resampling, steering
+from . import exact, metrics, optimise, resampling, steering, vi
 from . import smc as steps
 from .diagnostics import SamplingWarning
 from .kernel import Kernel
@@ -45,6 +45,7 @@ from .mcmc.sghmc import SGHMC
 from .mcmc.sgld import SGLD
 from .mcmc.slice import Slice
 from .mcmc.tempering import tempered
+from .optimise.maximize import maximize
 from .placement import Sharded, Threads, Vectorized
 from .posterior import Posterior
 from .resampling import Systematic, When
@@ -67,6 +68,8 @@ from .smc.tempering import tempering
 from .smc.waste_free import waste_free
 from .stopping import TargetESS
 from .store import Store
+from .vi.expectation import expectation
+from .vi.objectives.elbo import elbo
 
 __all__ = [
     "HMC",
@@ -109,8 +112,10 @@ __all__ = [
     "collapse",
     "cycle",
     "delayed_acceptance",
+    "elbo",
     "entropic_filter",
     "exact",
+    "expectation",
     "from_blackjax",
     "gibbs",
     "ibis",
@@ -118,11 +123,13 @@ __all__ = [
     "involutive",
     "learn_centering",
     "mala",
+    "maximize",
     "mcmc",
     "metrics",
     "minibatches",
     "mixture",
     "nested_sampling",
+    "optimise",
     "parallel_tempering",
     "particle_filter",
     "persistent",
@@ -138,5 +145,6 @@ __all__ = [
     "steps",
     "tempered",
     "tempering",
+    "vi",
     "waste_free",
 ]

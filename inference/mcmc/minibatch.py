@@ -146,17 +146,11 @@ def minibatches(build: Callable, rows: tuple, *, size: int) -> Minibatches:
     Example:
         `inf.minibatches(lambda x, y: regression(x) | {"y": y}, (x, y), size=100)`
     """
-    if not isinstance(rows, tuple) or not jax.tree.leaves(rows):
-        raise ValueError(f"minibatches: rows must be a tuple of arrays, the arguments of build, got {type(rows).__name__}.")
+    num = num_rows("minibatches", rows, size)
     rows = jax.tree.map(jnp.asarray, rows)
-    lengths = [x.shape[0] if x.ndim else 0 for x in jax.tree.leaves(rows)]
-    if len(set(lengths)) > 1 or lengths[0] == 0:
-        raise ValueError(f"minibatches: the rows must be arrays of one length, one entry a row; theirs are {lengths}.")
-    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= lengths[0]:
-        raise ValueError(f"minibatches: size must be a whole number from 1 to {lengths[0]}, the number of rows, got {size!r}.")
     full = ppl.as_target(build(*rows))
     batch = ppl.as_target(build(*jax.tree.map(lambda x: x[:size], rows)))
-    few = batch if size < lengths[0] else ppl.as_target(build(*jax.tree.map(lambda x: x[:1], rows)))
+    few = batch if size < num else ppl.as_target(build(*jax.tree.map(lambda x: x[:1], rows)))
     of_few = {slot.address: slot for slot in few.slots}
     for slot in full.slots:
         other = of_few.get(slot.address)
@@ -167,6 +161,22 @@ def minibatches(build: Callable, rows: tuple, *, size: int) -> Minibatches:
                 "outside of what depends on the rows."
             )
     return Minibatches(full, rows, build, size)
+
+
+def num_rows(who: str, rows: tuple, size: int) -> int:
+    """How many rows there are.
+
+    Raises:
+        ValueError: for rows that are no tuple of arrays of one length, or fewer than `size`.
+    """
+    if not isinstance(rows, tuple) or not jax.tree.leaves(rows):
+        raise ValueError(f"{who}: rows must be a tuple of arrays, the arguments of build, got {type(rows).__name__}.")
+    lengths = [jnp.shape(x)[0] if jnp.ndim(x) else 0 for x in jax.tree.leaves(rows)]
+    if len(set(lengths)) > 1 or lengths[0] == 0:
+        raise ValueError(f"{who}: the rows must be arrays of one length, one entry a row; theirs are {lengths}.")
+    if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= lengths[0]:
+        raise ValueError(f"{who}: size must be a whole number from 1 to {lengths[0]}, the number of rows, got {size!r}.")
+    return lengths[0]
 
 
 @jax.jit

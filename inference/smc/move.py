@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..kernel import CHAINS, Kernel
+from ..mcmc.door import first_open, is_open
+from ..mcmc.members import Combination
 from ..metrics import Dense, Metric
 from ..numerics import finite_or
 from ..population import Population
@@ -75,6 +77,13 @@ class Move(Step):
         if isinstance(self.num, int) and self.num < 1:
             raise ValueError(f"Move: num must be at least 1, got {self.num}.")
         unset = [name for name in self.kernel.learns if getattr(self.kernel, name) is None]
+        if isinstance(self.kernel, Combination) and is_open(self.kernel):
+            name, settings = first_open(self.kernel)
+            given = ", ".join(f"{setting}=..." for setting in settings)
+            raise ValueError(
+                f"Move: a population teaches a kernel that moves all sites, and not {name} within {type(self.kernel).__name__}. "
+                f"Give {name}({given})."
+            )
         more = [name for name in unset if name not in ("step_size", "metric")]
         if more:
             raise ValueError(f"Move: a population cannot teach {type(self.kernel).__name__} its {', '.join(more)}; give it.")
