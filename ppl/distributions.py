@@ -63,7 +63,8 @@ def log_prob_inside(d: Any, value: Array) -> Array:
     Normal is written out because NumPyro takes log(sqrt(2 pi) * scale), which hides log(exp(u)) = u from the compiler;
     a scale is nearly always such an exp(u), and small models spend a tenth of their time, volatility models a quarter,
     on that logarithm (benchmarks/log_density.py). Bernoulli is, because NumPyro's guards for infinite logits are a quarter
-    of what a logistic regression takes to trace, and this form needs none.
+    of what a logistic regression takes to trace, and this form needs none; by its probability, because NumPyro's form takes
+    10 ms to trace, and has no slope at 0 and 1: this one is right there, and exp of it has the slope of the probability.
     """
     if type(d) is dist.Normal:
         loc, scale = jnp.asarray(d.loc), jnp.asarray(d.scale)
@@ -72,12 +73,37 @@ def log_prob_inside(d: Any, value: Array) -> Array:
         logits = jnp.asarray(d.logits)
         wrong = jnp.where(value, -logits, logits)  # -softplus(wrong), with the right slope at 0
         return -jnp.maximum(wrong, 0.0) - jnp.log1p(jnp.exp(jnp.minimum(wrong, -wrong)))
+    if type(d) is dist.BernoulliProbs:
+        p = jnp.asarray(d.probs)
+        is_one, least = jnp.asarray(value, bool), 4.0 * jnp.finfo(jnp.result_type(p, float)).tiny  # exp(log(least)) is no zero
+        large = is_one | (p > 0.5)
+        return jnp.log(jnp.where(large, jnp.where(is_one, p, 1.0 - p) + least, 1.0)) + jnp.log1p(jnp.where(large, 0.0, -p))
     return log_prob_between(d, value)
 
 
 def log_prob_between(d: Any, value: Array) -> Array:
     """`log_prob` by the formula alone, which for many discrete families holds between the whole numbers too."""
     return jnp.asarray(_unchecked(d).log_prob(value))
+
+
+def is_soft(d: Any, value: Any) -> bool:
+    """Whether `value` is of floats, though `d` is of whole numbers."""
+    return d.support is not None and d.support.is_discrete and jnp.issubdtype(jnp.result_type(value), jnp.floating)
+
+
+def log_prob_soft(d: Any, value: Array) -> Array:
+    """`log_prob` of values that a relaxation put between the whole numbers: linear in between for Bernoulli and one-hot
+    vectors, `dist.Multinomial(1, probs)`; else by the formula."""
+    if isinstance(d, dist.Independent):
+        inner = log_prob_soft(d.base_dist, value)
+        return jnp.sum(inner, axis=range(inner.ndim - d.reinterpreted_batch_ndims, inner.ndim))
+    if isinstance(d, dist.ExpandedDistribution):
+        return jnp.broadcast_to(log_prob_soft(d.base_dist, value), d.batch_shape)
+    if isinstance(d, dist.MultinomialProbs):
+        return jnp.sum(value * jnp.log(jnp.asarray(d.probs) + jnp.finfo(value.dtype).tiny), axis=-1)
+    if isinstance(d, dist.MultinomialLogits):
+        return jnp.sum(value * jax.nn.log_softmax(jnp.asarray(d.logits)), axis=-1)
+    return log_prob_between(d, value)
 
 
 def _unchecked(d: Any) -> Distribution:
@@ -122,22 +148,22 @@ def num_values(d: Any) -> int | None:
 
 
 def value_number(d: Any, i: Any) -> Array:
-    """The i-th value, counted around from the least, of a distribution with finitely many."""
-    bounds, num = integer_bounds(d.support), num_values(d)
-    assert bounds is not None and num is not None
-    return (jnp.asarray(bounds[0]) + i % num).astype(value_dtype(d))
+    """The i-th value, counted from the least, of a distribution with finitely many."""
+    bounds = integer_bounds(d.support)
+    assert bounds is not None
+    return (bounds[0] + jnp.asarray(i)).astype(value_dtype(d))
 
 
 def value_after(d: Any, value: Array, j: int) -> Array:
     """The value that comes j after `value`, counted around."""
-    bounds = integer_bounds(d.support)
-    assert bounds is not None
-    return value_number(d, value - jnp.asarray(bounds[0]) + j)
+    bounds, num = integer_bounds(d.support), num_values(d)
+    assert bounds is not None and num is not None
+    return value_number(d, (value - jnp.asarray(bounds[0]) + j) % num)
 
 
 def elements(d: Any) -> Any:
-    """`d` with each of its independent elements an element of the batch."""
-    while isinstance(d, dist.Independent):
+    """`d` with each of its independent elements an element of the batch, and without masks: what is drawn of it."""
+    while isinstance(d, dist.Independent | dist.MaskedDistribution):
         d = d.base_dist
     return d
 

@@ -44,7 +44,8 @@ from .strategies import Strategy
 from .strategies.strategy import zero
 
 MOST = 2**16  # joint values of enumerated sites
-LEVELS = 4  # of vmaps, one in another: each makes tracing slower, and what the last ones save is little
+NOTHING = 1e-36  # less is the weight of what is impossible: a density says -85, for the slope's sake
+LEVELS = 4  # of vmaps, one in another, for as many sites; more sites have two, as each makes compilation slower
 
 
 class Expectation:
@@ -64,8 +65,8 @@ class Expectation:
           a baseline.
 
         Raises:
-            ValueError: for a strategy that its site's distribution does not allow, or more than 2^16 joint values of enumerated
-                sites; where the function does not return one number.
+            ValueError: for a strategy that its site's distribution does not allow, or more than 2^16 joint values of
+                sites that are enumerated; where the function does not return one number.
 
         Example:
             `jax.value_and_grad(elbo.estimate, argnums=2)(key, program | data, guide(phi))`
@@ -78,7 +79,7 @@ class Expectation:
         values, scores = jax.vmap(lambda k: _one(self, k, args))(jax.random.split(key, samples))
         total = lax.stop_gradient(jnp.sum(values))
         others = (total - lax.stop_gradient(values)) / (samples - 1)
-        return jnp.mean(values) - jnp.mean(others * zero(scores))
+        return jnp.mean(values) - jnp.mean(others * jnp.expm1(zero(scores)))
 
     def using(self, strategies: Mapping[str, Strategy]) -> "Expectation":
         """The same expectation, with other strategies at some sites: by address, or by a pattern with `*`, as "encoder.*". The
@@ -135,21 +136,21 @@ def _one(self: Expectation, key, args: tuple, used: set[str] | None = None) -> t
     if not enumerated:
         return _with_alternatives(game, {}, played, table)
     nums = _nums(enumerated)
-    groups = [list(group) for group in np.array_split(np.arange(len(nums)), min(LEVELS, len(nums)))]
+    groups = [list(group) for group in np.array_split(np.arange(len(nums)), len(nums) if len(nums) <= LEVELS else 2)]
 
     def at(*rows):
-        digits = [digit for row, group in zip(rows, groups, strict=True) for digit in _digits(row, [nums[i] for i in group])]
-        forced = _forced(enumerated, digits)
+        forced = _forced(enumerated, [row[i] for row in rows for i in range(len(row))])
         played = game(forced)[0]
         value, score = _with_alternatives(game, forced, played, table)
         weight = jnp.exp(played.log_weight)
-        # what has no weight counts nothing, even where it is not finite
-        return jnp.where(weight > 0, value, 0.0) * weight, lax.stop_gradient(weight) * score
+        # what has next to no weight counts nothing where it is not finite
+        counts = (weight > NOTHING) | jnp.isfinite(value)
+        return jnp.where(counts, value, 0.0) * weight, lax.stop_gradient(weight) * score
 
     # every group is a vmap of its own: what depends on the first sites alone is computed for these alone
     for i in reversed(range(len(groups))):
         at = jax.vmap(at, tuple(0 if j == i else None for j in range(len(groups))))
-    values, scores = at(*(jnp.arange(math.prod(nums[i] for i in group)) for group in groups))
+    values, scores = at(*(_joint([nums[i] for i in group]) for group in groups))
     return jnp.sum(values), jnp.sum(scores)
 
 
@@ -159,29 +160,39 @@ def _with_alternatives(game, forced: dict, played: Played, table: dict) -> tuple
     tries = [(path, a) for path, alternatives in sorted(played.alternatives.items()) for a in alternatives]
     if not tries:
         return estimate, played.free_score
+    rows = dict(paths(table))
+    turns = [_turns(rows[path], alternative) for path, alternative in tries]
     swaps: dict[tuple[str, ...], list[Swap]] = {path: [] for path, _ in tries}
     coefficients = []
-    for path, alternative in tries:
-        shape = alternative.coefficient.shape
-        size = 1 if alternative.together else math.prod(shape)
+    for (path, alternative), axes in zip(tries, turns, strict=True):
+        coefficient = alternative.coefficient
+        size = math.prod(coefficient.shape[axis] for axis in axes)
         for other in swaps:  # of the runs of this alternative, only its own site is forced
             mine = other == path
             like = alternative if mine else next(a for p, a in tries if p == other)
-            where = _masks(like.coefficient.shape, size, mine, alternative.together)
+            where = _masks(like.coefficient.shape, size, axes if mine else None)
             swaps[other].append(Swap(where, jnp.broadcast_to(like.value, (size, *like.value.shape))))
-        flat = alternative.coefficient.reshape(-1)
-        coefficients.append(jnp.sum(flat)[None] if alternative.together else flat)
+        coefficients.append(jnp.sum(coefficient, axis=[i for i in range(coefficient.ndim) if i not in axes]).reshape(-1))
     every = {path: jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts) for path, parts in swaps.items()}
     values = jax.vmap(lambda swap: game({**forced, **swap})[0].value)(every)
     differences = lax.stop_gradient(values - played.value)
     return estimate + jnp.vdot(differences, zero(jnp.concatenate(coefficients))), played.free_score
 
 
-def _masks(shape: tuple[int, ...], size: int, mine: bool, together: bool):
-    """(size, *shape): which elements are forced in each of `size` runs."""
-    if not mine:
+def _turns(row, alternative) -> tuple[int, ...]:
+    """The axes of a site whose elements are forced one in its turn: all, or of those that go together the steps of loops."""
+    if not alternative.together:
+        return tuple(range(alternative.coefficient.ndim))
+    loops = [label.startswith("scan") for label in row.plates if "[" in label]
+    return tuple(i for i, loop in enumerate(loops) if loop)
+
+
+def _masks(shape: tuple[int, ...], size: int, axes: tuple[int, ...] | None):
+    """(size, *shape): which elements are forced in each of `size` runs: those at one index of the axes; or none at all."""
+    if axes is None:
         return jnp.zeros((size, *shape), bool)
-    return jnp.ones((1, *shape), bool) if together else jnp.eye(size, dtype=bool).reshape(size, *shape)
+    one = jnp.eye(size, dtype=bool).reshape(size, *(n if i in axes else 1 for i, n in enumerate(shape)))
+    return jnp.broadcast_to(one, (size, *shape))
 
 
 def _batch(row) -> tuple[int, ...]:
@@ -194,26 +205,25 @@ def _nums(enumerated) -> list[int]:
     if math.prod(num**size for num, size in sizes.values()) > MOST:
         said = ", ".join(f"{num}^{size} of '{address}'" for address, (num, size) in sizes.items())
         raise ValueError(
-            f"the enumerated sites have too many joint values ({said}); at most {MOST} are tried. Where lanes of a ppl.vmap are "
-            "summed, make an expectation of what happens in one lane, and map that; or give some site another strategy."
+            f"the enumerated sites have too many joint values ({said}); at most {MOST} are tried. Where lanes of a ppl.vmap "
+            "are summed, make an expectation of what happens in one lane, and map that; or give some site another strategy."
         )
     return [row.strategy.num for _, row in enumerated for _ in range(math.prod(_batch(row)))]
 
 
-def _digits(row, nums: list[int]) -> list:
-    """The digits of a number, to the bases `nums`; the last runs fastest."""
-    strides = np.cumprod([1, *nums[:0:-1]])[::-1]
-    return [row // int(stride) % num for stride, num in zip(strides, nums, strict=True)]
+def _joint(nums: list[int]) -> jax.Array:
+    """All joint numbers of some elements, a row each; the last runs fastest."""
+    return jnp.asarray(np.indices(nums).reshape(len(nums), -1).T)
 
 
-def _forced(enumerated, digits) -> dict:
+def _forced(enumerated, digits: list) -> dict:
     """Each enumerated site forced to its own digits."""
-    out, rest = {}, list(digits)
+    out, at = {}, 0
     for path, row in enumerated:
         shape = _batch(row)
-        size = math.prod(shape)
-        mine, rest = rest[:size], rest[size:]
+        mine = digits[at : at + math.prod(shape)]
         out[path] = Number(jnp.stack(mine).reshape(shape) if shape else mine[0], row.strategy.num)
+        at += len(mine)
     return out
 
 

@@ -17,7 +17,7 @@ from jax import lax
 from ppl import distributions
 from ppl.choices import paths, put
 from ppl.drawing import Drawing
-from ppl.interpreter import Inputs, activate
+from ppl.interpreter import Inputs, activate, current
 from ppl.site import SiteInfo
 
 from .strategies import default_strategy
@@ -80,10 +80,12 @@ class Play(Drawing):
         super().__init__(inputs, *structure)
         self.patterns: dict[str, Strategy] = {}
         self.used: set[str] = set()  # those that some site matched
+        self.soft: set[str] = set()  # discrete sites whose values lie between the whole numbers
+        self.known: tuple[Any, Any] = (None, None)  # a value, and its log density: need not be computed again
 
     def child(self, inputs, rules=None, name=""):
         child: Any = super().child(inputs, rules, name)
-        child.patterns, child.used = self.patterns, self.used
+        child.patterns, child.used, child.soft = self.patterns, self.used, self.soft
         return child
 
     def apart(self, run: Callable[[Any], Any]) -> Any:
@@ -103,35 +105,48 @@ class Play(Drawing):
         return default_strategy(site.distribution) if site.strategy is None else site.strategy
 
     def log_prob(self, d, value, *, inside):
+        of, log_p = self.known
+        if of is value:
+            return jnp.sum(log_p, axis=range(len(d.batch_shape), log_p.ndim)) if log_p.ndim > len(d.batch_shape) else log_p
+        if self.soft and distributions.is_soft(d, value):
+            return distributions.log_prob_soft(d, value)
         return distributions.log_prob_inside(d, value) if inside else distributions.log_prob(d, value)
 
     def latent(self, site):
-        strategy, d, key = self.strategy(site), distributions.elements(site.distribution), self.key(site.name)
+        strategy, d = self.strategy(site), distributions.elements(site.distribution)
         address, forced = self.address(site), self.inputs.given.get(site.name)
         strategy.check(address, d)
         num = strategy.enumerates(address, d)
         row: SiteInfo = self.table[site.name]
         self.table[site.name] = replace(row, strategy=Choice(strategy, num), event_dim=len(d.event_shape))
         if num is not None:
-            return self._enumerated(site, d, Number(jnp.zeros(d.batch_shape, int), num) if forced is None else forced, num)
+            return self._enumerated(site, d, forced, num)
+        key = self.key(site.name)
         chosen = strategy.choose(d, key)
         self._note(site, d, key, strategy, chosen)
+        if distributions.is_soft(d, chosen.value):
+            self.soft.add(address)
         if forced is None:
             return chosen.value
         where = jnp.reshape(forced.where, forced.where.shape + (1,) * len(d.event_shape))
         return jnp.where(where, lax.stop_gradient(forced.value), chosen.value)
 
-    def _enumerated(self, site, d, forced: Number, num: int):
+    def _enumerated(self, site, d, forced: Number | None, num: int):
         """The value that an enumerated site is forced to, weighted by its probability."""
-        if forced.num != num:
+        if forced is None:  # a play that is only looked at
+            value, log_p = distributions.value_number(d, jnp.zeros(d.batch_shape, int)), jnp.zeros(d.batch_shape)
+        elif forced.num != num:
             raise ValueError(
                 f"site '{self.address(site)}' has {forced.num} values in one branch of a ppl.cond or ppl.switch and {num} in "
                 "another, so it cannot be enumerated. Give the sites different names."
             )
-        value = distributions.value_number(d, forced.number)
-        log_p = self._latent_part(site, d, distributions.log_prob_inside(d, value))
-        self.add("log_weight", log_p)
-        self.put("visited", site.name, jnp.ones(d.batch_shape))
+        else:
+            value = distributions.value_number(d, forced.number)
+            log_p = distributions.log_prob_inside(d, value)
+        if not distributions.is_masked(site.distribution):
+            self.known = value, log_p
+        self.add("log_weight", self._latent_part(site, d, log_p))
+        self.put("visited", site.name, self._latent_part(site, d, jnp.ones(d.batch_shape)))
         return value
 
     def _note(self, site, d, key, strategy: Strategy, chosen: Chosen) -> None:
@@ -149,8 +164,8 @@ class Play(Drawing):
             self.put("alternatives", site.name, tuple(parts))
 
     def _latent_part(self, site, d, x):
-        """Of one number a batch element those that belong to entries which are no data."""
-        if site.missing is None:
+        """Of one number a batch element those that belong to entries which are no data. A number of the whole site stays."""
+        if site.missing is None or jnp.ndim(x) < len(d.batch_shape):
             return x
         missing = jnp.reshape(site.missing, site.missing.shape + (1,) * (len(d.batch_shape) - site.missing.ndim))
         return jnp.where(missing, x, 0.0)
@@ -165,7 +180,10 @@ def play(fn, key, args: tuple, patterns: dict[str, Strategy], forced: dict) -> t
     for path, value in forced.items():
         put(given, path, value)
     interpreter = Play(Inputs(key, given=given))
-    interpreter.patterns, interpreter.used = patterns, set()
+    interpreter.patterns = patterns
+    around = current()
+    if isinstance(around, Play):  # it may have given this one soft values
+        interpreter.soft = around.soft
     with activate(interpreter):
         value = fn(*args)
     value = _scalar(fn, value)

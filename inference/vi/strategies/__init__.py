@@ -1,13 +1,27 @@
 """Strategies: how gradients are estimated at a site. See `strategy.py` for the contract."""
 
+from .concrete import Concrete, StraightThrough
 from .disarm import DisARM
 from .enumerate import Enumerate
 from .measure_valued import MeasureValued
+from .relax import Relax
 from .reparameterised import Reparameterised
 from .score import Learned, Score
 from .strategy import Strategy
 
-__all__ = ["DisARM", "Enumerate", "Learned", "MeasureValued", "Reparameterised", "Score", "Strategy", "default_strategy"]
+__all__ = [
+    "Concrete",
+    "DisARM",
+    "Enumerate",
+    "Learned",
+    "MeasureValued",
+    "Relax",
+    "Reparameterised",
+    "Score",
+    "StraightThrough",
+    "Strategy",
+    "default_strategy",
+]
 
 
 def default_strategy(d) -> Strategy:

@@ -1,4 +1,6 @@
-"""DisARM: for Bernoulli sites, the objective at the draw and at its antithetic twin, two evaluations for any number of elements.
+"""DisARM: for Bernoulli sites, the objective at the draw and at its antithetic twin: two evaluations for any size.
+
+Along a `ppl.scan` a step depends on those before it, so there each step has a twin in its turn.
 
 With u uniform, b = [u > 1 - p] and its twin b~ = [u < p], and phi the logit of p,
 
@@ -13,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from ppl import distributions
-from ppl.distributions import dist
 
+from .relax import BERNOULLI, natural
 from .strategy import Alternative, Chosen, Strategy, refuse, zero
 
 
@@ -22,15 +24,15 @@ class DisARM(Strategy):
     """See the file's docstring."""
 
     def check(self, address, d):
-        if not isinstance(distributions.base(d), dist.BernoulliProbs | dist.BernoulliLogits):
+        if not isinstance(distributions.base(d), BERNOULLI):
             raise refuse("DisARM()", address, d, "is for Bernoulli sites")
 
     def choose(self, d, key):
-        logits = lax.stop_gradient(_logits(d))
+        logits = lax.stop_gradient(natural(d))
         return Chosen((_uniform(d, key) > jax.nn.sigmoid(-logits)).astype(distributions.value_dtype(d)))
 
     def alternatives(self, d, key, chosen):
-        logits = _logits(d)
+        logits = natural(d)
         at = lax.stop_gradient(logits)
         twin = (_uniform(d, key) < jax.nn.sigmoid(at)).astype(chosen.value.dtype)
         sign = jnp.where(twin == 1, -1.0, 1.0)
@@ -40,9 +42,3 @@ class DisARM(Strategy):
 
 def _uniform(d, key):
     return jax.random.uniform(key, d.shape(), minval=jnp.finfo(float).tiny)
-
-
-def _logits(d):
-    d, shape = distributions.base(d), d.shape()
-    logits = d.logits if isinstance(d, dist.BernoulliLogits) else jnp.log(d.probs) - jnp.log1p(-d.probs)
-    return jnp.broadcast_to(logits, shape)

@@ -9,7 +9,7 @@ expectation of its own, and each is enumerated by itself:
 
 from ppl import distributions
 
-from .strategy import Chosen, Strategy, refuse
+from .strategy import Strategy, refuse
 
 
 class Enumerate(Strategy):

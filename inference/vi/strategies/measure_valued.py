@@ -3,6 +3,7 @@
 - Of finite support (Bernoulli, Categorical, ...): gradient of E f = sum_k f(k) x gradient of p(k). All values that were not
   drawn are tried.
 - Poisson: the derivative by the rate is E[f(x + 1) - f(x)].
+- Exponential: by the rate, E[f(x) - f(x + another such x)] / rate.
 - Normal: by the location, E[f(loc + scale w) - f(loc - scale w)] / (scale sqrt(2 pi)), w ~ Weibull(2, sqrt 2); by the scale,
   E[f(loc + scale m) - f(x)] / scale, m double-sided Maxwell. f need not be differentiable.
 
@@ -27,7 +28,9 @@ class MeasureValued(Strategy):
 
     def check(self, address, d):
         if _form(d) is None:
-            raise refuse("MeasureValued()", address, d, "is for Normal, Poisson and distributions of known, finite support")
+            raise refuse(
+                "MeasureValued()", address, d, "is for Normal, Exponential, Poisson and distributions of known, finite support"
+            )
 
     def choose(self, d, key):
         return Chosen(lax.stop_gradient(distributions.draw(d, key)))
@@ -42,21 +45,32 @@ def _form(d):
     """How the derivative of `d` is a difference."""
     if distributions.num_values(d) is not None:
         return _finite
-    return {dist.Normal: _normal, dist.Poisson: _poisson}.get(type(distributions.base(d)))
+    return {dist.Normal: _normal, dist.Poisson: _poisson, dist.Exponential: _exponential}.get(type(distributions.base(d)))
 
 
 def _finite(d, key, value):
     """All other values. Of value x + j the coefficient is the gradient of its probability."""
     num = distributions.num_values(d)
+    assert num is not None
     out = []
     for j in range(1, num):
         other = distributions.value_after(d, value, j)
-        out.append(Alternative(other, zero(jnp.exp(distributions.log_prob(d, other)))))
+        out.append(Alternative(other, zero(_probability(d, other))))
     return tuple(out)
+
+
+def _probability(d, value):
+    return jnp.exp(distributions.log_prob_inside(d, value))
 
 
 def _poisson(d, key, value):
     return (Alternative(value + 1, jnp.broadcast_to(zero(d.rate), value.shape)),)
+
+
+def _exponential(d, key, value):
+    rate = jnp.broadcast_to(d.rate, value.shape)
+    at = lax.stop_gradient(rate)
+    return (Alternative(value + jax.random.exponential(key, value.shape, at.dtype) / at, -zero(rate) / at),)
 
 
 def _normal(d, key, value):

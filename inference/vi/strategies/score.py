@@ -48,4 +48,4 @@ class Score(Strategy):
             return Chosen(value, score, open=True)
         learned = isinstance(self.baseline, Learned)
         guess = jnp.asarray(self.baseline.value if learned else self.baseline)
-        return Chosen(value, score, -lax.stop_gradient(guess) * zero(score), guess=guess if learned else None)
+        return Chosen(value, score, -lax.stop_gradient(guess) * jnp.expm1(zero(score)), guess=guess if learned else None)

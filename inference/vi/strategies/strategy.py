@@ -23,11 +23,10 @@ that say they are biased (`tests/inference/vi/test_strategies.py`).
 """
 
 import abc
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from ppl import distributions
@@ -48,7 +47,8 @@ class Chosen(NamedTuple):
 class Alternative(eqx.Module):
     """`value`, of the site's shape, and `coefficient`, one number a batch element, zero but for its gradient.
 
-    `together`: whether all elements are forced to their alternatives at once, and coefficients added; else each in its turn.
+    `together`: whether all elements are forced to their alternatives at once, and coefficients added; else each in its turn,
+    as the steps of a `ppl.scan` always are.
     """
 
     value: jax.Array
@@ -57,7 +57,9 @@ class Alternative(eqx.Module):
 
 
 class Strategy(eqx.Module):
-    """See the file's docstring."""
+    """See the file's docstring. `biased`: whether the mean of the gradient is another than that of the law."""
+
+    biased: ClassVar[bool] = False
 
     def check(self, address: str, d) -> None:
         """Raise ValueError, with a sentence that names the site, for distributions that the strategy is not for."""
@@ -83,7 +85,6 @@ def zero(x):
 def refuse(who: str, address: str, d, wants: str, *, instead: str = "Score()") -> ValueError:
     """The sentence for a site whose distribution a strategy is not for."""
     return ValueError(
-        f"site '{address}' has the distribution {distributions.family(d)}, and {who} {wants}. Give the site another strategy, for example "
-        f"{instead}."
+        f"site '{address}' has the distribution {distributions.family(d)}, and {who} {wants}. Give the site another "
+        f"strategy, for example {instead}."
     )
-
