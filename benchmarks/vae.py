@@ -36,9 +36,8 @@ BATCHES = (64, 128, 256, 512, 1024)
 
 def network(key, *widths):
     keys = jax.random.split(key, len(widths) - 1)
-    return [
-        (jax.random.normal(k, (a, b)) / jnp.sqrt(a), jnp.zeros(b)) for k, a, b in zip(keys, widths[:-1], widths[1:], strict=True)
-    ]
+    layers = zip(keys, widths[:-1], widths[1:], strict=True)
+    return [(jax.random.normal(k, (a, b)) / jnp.sqrt(a), jnp.zeros(b)) for k, a, b in layers]
 
 
 def run(net, x):
@@ -177,8 +176,8 @@ def main() -> None:
         rows.append(measure(batch, args.rounds))
         print(" | ".join(rows[-1]), flush=True)
     note = (
-        f"`python -m benchmarks.vae --rounds {args.rounds}`; float32; medians, in brackets the quartiles over rounds. Targets: "
-        "at most 1.05 of the gradient by hand, 1.3 of its compile time, and 1.5 times NumPyro's steps a second. "
+        f"`python -m benchmarks.vae --rounds {args.rounds}`; float32; medians, in brackets the quartiles over rounds. "
+        "Targets: at most 1.05 of the gradient by hand, 1.3 of its compile time, and 1.5 times NumPyro's steps a second. "
         + machine(("jax", "numpyro", "optax"))
     )
     if args.write:

@@ -45,7 +45,12 @@ from .mcmc.sghmc import SGHMC
 from .mcmc.sgld import SGLD
 from .mcmc.slice import Slice
 from .mcmc.tempering import tempered
+from .optimise.dadvi import dadvi
+from .optimise.laplace import laplace
 from .optimise.maximize import maximize
+from .optimise.mode import find_mode
+from .optimise.pathfinder import pathfinder
+from .optimise.svgd import svgd
 from .placement import Sharded, Threads, Vectorized
 from .posterior import Posterior
 from .resampling import Systematic, When
@@ -69,7 +74,9 @@ from .smc.waste_free import waste_free
 from .stopping import TargetESS
 from .store import Store
 from .vi.expectation import expectation
+from .vi.guides.guide import guide_for
 from .vi.objectives.elbo import elbo
+from .vi.objectives.iwelbo import iwelbo
 
 __all__ = [
     "HMC",
@@ -111,16 +118,21 @@ __all__ = [
     "annealed_importance",
     "collapse",
     "cycle",
+    "dadvi",
     "delayed_acceptance",
     "elbo",
     "entropic_filter",
     "exact",
     "expectation",
+    "find_mode",
     "from_blackjax",
     "gibbs",
+    "guide_for",
     "ibis",
     "importance",
     "involutive",
+    "iwelbo",
+    "laplace",
     "learn_centering",
     "mala",
     "maximize",
@@ -132,6 +144,7 @@ __all__ = [
     "optimise",
     "parallel_tempering",
     "particle_filter",
+    "pathfinder",
     "persistent",
     "pmmh",
     "pseudo_marginal",
@@ -143,6 +156,7 @@ __all__ = [
     "smooth",
     "steering",
     "steps",
+    "svgd",
     "tempered",
     "tempering",
     "vi",

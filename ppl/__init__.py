@@ -19,10 +19,12 @@ from .distributions import dist
 from .from_numpyro import from_numpyro
 from .generative import Generative, draw
 from .graph import parents
+from .importance import Importance
 from .predictive import predict
 from .primitives import call, deterministic, factor, observe, sample
 from .program import Model, Program, model
 from .random_module import random_module
+from .random_weight import normalize
 from .reparam import NonCentered, PartlyCentered
 from .stepwise import Stepwise
 from .target import Target, as_target
@@ -31,6 +33,7 @@ from .trace import Trace
 __all__ = [
     "Choices",
     "Generative",
+    "Importance",
     "Model",
     "NonCentered",
     "PartlyCentered",
@@ -48,6 +51,7 @@ __all__ = [
     "fori_loop",
     "from_numpyro",
     "model",
+    "normalize",
     "observe",
     "parents",
     "predict",

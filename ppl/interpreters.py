@@ -50,7 +50,7 @@ class Simulate(Interpreter):
     keeps = ("choices",)
 
     def latent(self, site: Site) -> Array:
-        return _draw(self, site)
+        return draw_site(self, site)
 
 
 class Forecast(Interpreter):
@@ -71,7 +71,7 @@ class Forecast(Interpreter):
         given = self.inputs.given.get(site.name)
         if given is not None:
             return given
-        value = _draw(self, site)
+        value = draw_site(self, site)
         self.put("fresh", site.name, value)
         return value
 
@@ -84,6 +84,15 @@ class Assess(Interpreter):
             return self.inputs.given[site.name]
         except KeyError:
             raise ValueError(f"no value was given for site '{site.address}'. Every latent site needs one.") from None
+
+
+class Soften(Assess):
+    """Assess, in an objective that gives discrete sites numbers between the whole ones: there the density is the formula's."""
+
+    def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:
+        if distributions.is_soft(d, value):
+            return distributions.log_prob_soft(d, value)
+        return super().log_prob(d, value, inside=inside)
 
 
 class Replay(Assess):
@@ -117,12 +126,8 @@ class Generate(Interpreter):
     def latent(self, site: Site) -> Array:
         given = self.inputs.given.get(site.name)
         if given is None:
-            return _draw(self, site)
-        log_p = distributions.log_prob(site.distribution, given)
-        if site.missing is not None:  # the known entries are data, and weigh in log_likelihood
-            log_p = jnp.where(site.missing, log_p, 0.0)
-        self.add("log_weight", log_p)
-        return given
+            return draw_site(self, site)
+        return weighed(self, site, given)
 
 
 @cache
@@ -233,7 +238,7 @@ class Fill(Unconstrained):
 
     def latent(self, site: Site) -> Array:
         discrete = site.distribution.support.is_discrete
-        self.put("free", site.name, _draw(self, site) if discrete else self.inputs.given[site.name])
+        self.put("free", site.name, draw_site(self, site) if discrete else self.inputs.given[site.name])
         return self.record.trees["free"][site.name] if discrete else super().latent(site)
 
 
@@ -248,7 +253,17 @@ class Free(Assess):
         return value
 
 
-def _draw(interpreter: Interpreter, site: Site) -> Array:
+def weighed(interpreter: Interpreter, site: Site, given: Array) -> Array:
+    """A given value, its density added to `log_weight`."""
+    log_p = distributions.log_prob(site.distribution, given)
+    if site.missing is not None:  # the known entries are data, and weigh in log_likelihood
+        log_p = jnp.where(site.missing, log_p, 0.0)
+    interpreter.add("log_weight", log_p)
+    return given
+
+
+def draw_site(interpreter: Interpreter, site: Site) -> Array:
+    """A fresh draw, with the key folded by the site's name."""
     key = interpreter.inputs.key
     assert key is not None, "an interpreter that draws is always given a key"
     return distributions.draw(site.distribution, fold_name(key, site.name))

@@ -19,8 +19,8 @@ from . import checks
 from ._errors import nearest
 from ._keys import Key, check_key
 from .choices import EMPTY, Choices, flatten, holes, merge, paths, put, remove
-from .interpreter import NO_RULES, Inputs, Interpreter, Rules, activate
-from .interpreters import Assess, Generate, Inspect, Replay, Simulate
+from .interpreter import NO_RULES, Inputs, Interpreter, Rules, activate, current
+from .interpreters import Assess, Generate, Inspect, Replay, Simulate, Soften
 from .site import SiteInfo, Table, format_table
 from .trace import Trace
 
@@ -92,7 +92,8 @@ class Program:
         Raises:
             ValueError: for missing, unknown or misshapen choices.
         """
-        return _density(self.interpret(Assess, given=self.complete(choices))[0])
+        kind = Soften if getattr(current(), "soft", False) else Assess
+        return _density(self.interpret(kind, given=self.complete(choices))[0])
 
     def retval(self, choices: Choices) -> Any:
         """What the model function returns when it makes `choices`."""
@@ -189,6 +190,41 @@ class Program:
         """The same model, data, interventions and reparameterisations, with other arguments."""
         return Program(self.fn, args, kwargs, self._data, self.do, self.rules)
 
+    def marginal(self, *addresses: str, by: Any = None) -> Any:
+        """The program without some of its latent sites, which are summed or integrated out.
+
+        - `addresses`: of the sites to remove.
+        - `by`: who does it, an object with `marginal(program, addresses)`, which also says what comes back. None: exactly.
+
+        Exactly means: a discrete site of finite support by trying its values, in each lane of a `ppl.vmap` apart (n * K), and
+        along a `ppl.scan` whose carry depends on it by the forward algorithm (T * K^2); a continuous one by conjugacy (the
+        table is in `ppl/conjugacy.py`). What comes back is a Program, whose density is that of the sites that are kept.
+        Deterministic sites computed from a removed one are gone with it; simulation runs forward and forgets. Of pointwise log
+        likelihoods that share a removed site, each is that of its datum given those before it.
+
+        Raises:
+            ValueError: for an unknown site, a support that is infinite, a child that is not conjugate, and where something
+                outside its lane, or a kept site's support, is computed from a removed site.
+
+        Example:
+            `inf.mcmc(mixture(y).marginal("z"), inf.NUTS(), key=key)`
+        """
+        from .marginal import marginal
+
+        return marginal(self, *addresses, by=by)
+
+    def draw_removed(self, key: Array, choices: Choices) -> Choices:
+        """An exact draw of the sites that `marginal` removed, given `choices` of those that are kept, and the data.
+
+        Returns a nested dict; with `choices` it is a joint choice of the whole program. `jax.vmap` it over keys and draws.
+
+        Example:
+            `jax.vmap(program.draw_removed)(keys, posterior_draws)["z"]`
+        """
+        from .marginal import draw_removed
+
+        return draw_removed(self, key, choices)
+
     # -- looking ---------------------------------------------------------------------------------------------------------
 
     @property
@@ -265,8 +301,8 @@ class Program:
         return Rules(*(merge(mine, theirs) for mine, theirs in zip(self.rules, rules, strict=True)))
 
     def _with(self, **changes: Any) -> "Program":
-        parts = {"data": self._data, "do": self.do, "rules": self.rules} | changes
-        return Program(self.fn, self.args, self.kwargs, **parts)
+        parts = {"fn": self.fn, "data": self._data, "do": self.do, "rules": self.rules} | changes
+        return Program(args=self.args, kwargs=self.kwargs, **parts)
 
     # -- pytree ----------------------------------------------------------------------------------------------------------
 

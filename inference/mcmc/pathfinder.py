@@ -28,10 +28,11 @@ STILL = 1e-8  # as does a rise below this, relative to the log density
 
 
 class Best(NamedTuple):
-    """The best normal approximation so far: a draw from it (dim,), its ELBO, and its covariance."""
+    """The best normal approximation so far: a draw from it (dim,), its ELBO, its mean, and its covariance."""
 
     draw: jax.Array
     elbo: jax.Array
+    mean: jax.Array
     factor: Factor
 
 
@@ -73,10 +74,14 @@ class Pathfinder(Initial):
         return self.begin(key, target).position
 
     def begin(self, key, target):
-        # one by one: side by side they would wait for the longest, and compile for twice as long
-        paths = lax.map(lambda k: self._path(k, target), jax.random.split(key, self.paths))
+        paths = self.climbs(key, target)
         best = jax.tree.map(lambda x: x[jnp.argmax(paths.best.elbo)], paths.best)
         return Start(best.draw, best.factor.metric(), jnp.sum(paths.num))
+
+    def climbs(self, key, target) -> Climb:
+        """All paths, leaves (paths, ...)."""
+        # one by one: side by side they would wait for the longest, and compile for twice as long
+        return lax.map(lambda k: self._path(k, target), jax.random.split(key, self.paths))
 
     def _path(self, key, target) -> Climb:
         key_start, key_draws = jax.random.split(key)
@@ -93,7 +98,7 @@ class Pathfinder(Initial):
             direction=jnp.zeros_like(position),
             size=jnp.ones((), position.dtype),
             pairs=pairs,
-            best=Best(position, lowest, Factor.of_identity(position, 2 * self.history)),
+            best=Best(position, lowest, position, Factor.of_identity(position, 2 * self.history)),
             num=jnp.int32(0),
             done=jnp.bool_(False),
         )
@@ -131,4 +136,4 @@ def _approximate(normals, target, mean, covariance: Inverse) -> Best:
     moves = jax.vmap(lambda normal: jnp.where(target.is_discrete, 0.0, factor @ normal))(normals)
     log_densities = jax.vmap(target.log_density)(mean + moves[1:])
     elbo = jnp.mean(log_densities) + 0.5 * factor.log_determinant()
-    return Best(mean + moves[0], finite_or(elbo, -jnp.inf), factor)
+    return Best(mean + moves[0], finite_or(elbo, -jnp.inf), mean, factor)

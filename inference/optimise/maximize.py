@@ -10,7 +10,6 @@ Each step estimates the objective and its gradient anew (see `inference.vi`), an
 transformation. A step where some number is not finite is left out and counted; twenty in a row end the run, with a sentence.
 """
 
-import inspect
 import time
 from functools import partial
 from typing import Any, NamedTuple
@@ -32,9 +31,9 @@ from ..provenance import key_words, versions
 from ..run import Goal, Outcome, Route, run, seconds
 from ..store import Store
 from ..vi.expectation import Expectation
+from ..vi.free import Free, named
 from .blame import blame
 from .fit import Fit
-from .free import Free
 from .identity import opened
 from .until import Until, looks
 
@@ -93,15 +92,15 @@ def maximize(
     """
     limit, begun = seconds(budget), time.monotonic()
     _check(objective, key, steps, samples, optimizer, until, store)
-    named = _named(objective, args)
-    chosen = Free("maximize", named, free)
+    given = named("maximize", objective, args)
+    chosen = Free("maximize", given, free)
     optimizer = default_optimizer(steps) if optimizer is None else optimizer
-    numbers = chosen.take(named)
-    arrays, rest = eqx.partition(named, eqx.is_array)
+    numbers = chosen.take(given)
+    arrays, rest = eqx.partition(given, eqx.is_array)
 
     def estimate(key, numbers, arrays):
-        given = chosen.put(eqx.combine(arrays, rest), numbers)
-        return objective.estimate(key, *(given[name] for name in named), samples=samples)  # JAX sorts dictionaries
+        new = chosen.put(eqx.combine(arrays, rest), numbers)
+        return objective.estimate(key, *(new[name] for name in given), samples=samples)  # JAX sorts dictionaries
 
     traced = jax.make_jaxpr(estimate)(key, numbers, arrays)
     _refuse_ignored(objective, chosen, traced, arrays)
@@ -109,7 +108,7 @@ def maximize(
     patterns = tuple(objective.patterns.items())
     name = ("maximize", objective.fn, patterns, chosen.names, samples, optimizer, jax.tree.structure(rest), _constants(rest))
     advance = compiled(partial(_some, traced.jaxpr, optimizer), name, state, arrays, traced.consts, key, _ZERO, _ZERO)
-    with opened(store, advance.text() if store else "", named, key, advance.shapes, steps) as held:
+    with opened(store, advance.text() if store else "", given, key, advance.shapes, steps) as held:
         advance.wait()
         compile_seconds = time.monotonic() - begun
         saved = None if held is None else held.states()
@@ -125,7 +124,7 @@ def maximize(
         )
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
     rows = _joined(records[0], outcome.steps)
-    found = chosen.put(named, outcome.states[0].numbers)
+    found = chosen.put(given, outcome.states[0].numbers)
     if outcome.reason == "not finite":
         raise ValueError(_never_finite(objective, found, chosen, key, samples, outcome.steps))
     made = {
@@ -187,19 +186,6 @@ def _refuse_ignored(objective: Expectation, chosen: Free, traced, arrays) -> Non
 def _constants(rest) -> tuple:
     """The leaves of the arguments that are no arrays: constants of the compiled step."""
     return tuple((type(x), x) for x in jax.tree.leaves(rest))
-
-
-def _named(objective: Expectation, args: tuple) -> dict[str, Any]:
-    """The arguments by the names that the objective's function has for them."""
-    try:
-        bound = inspect.signature(objective.fn).bind(*args)
-    except TypeError as error:
-        raise ValueError(f"maximize: {objective.__name__} was given {len(args)} arguments: {error}.") from None
-    out: dict[str, Any] = {}
-    for name, value in bound.arguments.items():
-        many = bound.signature.parameters[name].kind == inspect.Parameter.VAR_POSITIONAL
-        out |= {f"{name}[{i}]": x for i, x in enumerate(value)} if many else {name: value}
-    return out
 
 
 def _route(steps: int, until: Until | None, held) -> Route:

@@ -22,7 +22,9 @@ from .step import sequence
 from .tempering_path import Tempering
 
 
-def annealed_importance(kernel: Kernel, levels: jax.Array, *, moves: int = 1, reference: ppl.Program | None = None) -> Method:
+def annealed_importance(
+    kernel: Kernel, levels: jax.Array, *, moves: int = 1, reference: ppl.Program | ppl.Generative | None = None
+) -> Method:
     """Annealed importance sampling.
 
     - `kernel`: moves the particles at every level, `moves` times; settings that it leaves open are learned from them.

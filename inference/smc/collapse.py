@@ -3,8 +3,10 @@
 ```python
 run = collapse(program | data, particle_filter(), particles=100)
 drawn = run.simulate(key)             # choices, an estimate of their log density, and of the evidence
-run.log_density(key, choices)         # another estimate of it, for any choices
+run.log_density(choices, key=key)     # another estimate of it, for any choices
 run.log_evidence(key)                 # under jit, vmap and grad: the objective of variational SMC
+by = Collapsing(particle_filter(), particles=100)         # runs on whatever program it is asked for
+(program | data).marginal("z", by=by)                     # z is integrated out by a filter
 ```
 With gamma the program's density (data included), q the law of the choices that a run of so many particles ends with:
 
@@ -14,12 +16,14 @@ With gamma the program's density (data included), q the law of the choices that 
 - `log_density`: E[density] = q(choices); by conditional SMC, with the choices in slot 0.
 
 All this of methods that do not adapt; where one does, it holds in the limit of many particles. A run that dies out has
-evidence zero. These are the two things that a random-weight density must offer, and with them q can be a proposal or a guide,
-though nobody can evaluate it (Lew, Ghavamizadeh, Rinard and Mansinghka, PLDI 2023; Andrieu, Doucet and Holenstein, JRSSB 72,
-2010).
+evidence zero. These are the two things that a random-weight density must offer: a run is a `ppl.Generative`, and a guide, a
+proposal, or what marginals are estimated by, though nobody can evaluate q (Lew, Ghavamizadeh, Rinard and Mansinghka, PLDI
+2023; Andrieu, Doucet and Holenstein, JRSSB 72, 2010).
 
-`log_evidence` is, in the mean, the bound that variational SMC maximises; its gradient leaves out how resampling depends on
-parameters (Naesseth, Linderman, Ranganath and Blei, AISTATS 2018).
+`log_evidence` is, in the mean, the bound that variational SMC maximises: the ELBO with the run for a guide. What a run draws
+are no sites, so no strategy knows of it: gradients follow reparameterised particles and leave out how resampling, discrete
+choices and the last particle's number depend on parameters (Naesseth, Linderman, Ranganath and Blei, AISTATS 2018). Without
+resampling and discrete choices the gradient of `log_evidence` is unbiased.
 """
 
 from typing import Any, NamedTuple
@@ -30,6 +34,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import ppl
+from ppl.random_weight import Normaliser, own_key
 
 from .conditional import ResamplePinned, conditional_smc, filtered_path, in_front
 from .loop import Method, State, begin, finish, next_stage
@@ -49,12 +54,19 @@ class Drawn(NamedTuple):
     log_evidence: jax.Array
 
 
-class Collapsed(eqx.Module):
+class Collapsed(ppl.Generative, eqx.Module):
     """See `collapse`."""
 
     path: ProgramPath | TemperingPath
     stage: Step
     particles: int = eqx.field(static=True)
+
+    def drawn(self):
+        new = self.simulate(own_key())
+        return new.choices, new.log_density
+
+    def density(self, choices) -> jax.Array:
+        return self._log_density(own_key(), choices)
 
     def simulate(self, key) -> Drawn:
         """One draw: a last particle, by its weight. Pure, and traceable."""
@@ -71,12 +83,21 @@ class Collapsed(eqx.Module):
         log_density = self.program.log_density(choices) - log_evidence
         return Drawn(choices, jnp.where(log_evidence > -jnp.inf, log_density, jnp.inf), log_evidence)
 
-    def log_density(self, key, choices) -> jax.Array:
+    def log_density(self, choices, *rest, key=None) -> jax.Array:
         """An estimate of the log density, a scalar, that `simulate` draws `choices` with; its exponential is unbiased.
 
+        - `key`: where the random numbers come from; in a running `@expectation` they are its own. `log_density(key, choices)`
+          is understood too.
+
         Raises:
-            ValueError: for missing or misshapen choices; for a method with a step that has no conditional form.
+            ValueError: for missing or misshapen choices; for a method with a step that has no conditional form; where random
+                numbers are needed, and there are none.
         """
+        if rest:
+            key, choices = choices, *rest
+        return super().log_density(choices, key=key)
+
+    def _log_density(self, key, choices) -> jax.Array:
         if isinstance(self.path, ProgramPath):
             method = Method(None, self.stage)
             given = conditional_smc(key, self.path, method, choices, particles=self.particles, renewal=Traced())
@@ -102,6 +123,23 @@ class Collapsed(eqx.Module):
         if path.length is not None or num is None:
             return finish(stage, path, key, state)
         return lax.fori_loop(0, num, lambda _, state: next_stage(stage, path, key, state)[0], state)
+
+
+class Collapsing(Normaliser):
+    """Runs by `method`, with so many `particles`, on any program: see `collapse`. For `ppl.normalize` and marginals.
+
+    Example:
+        `(program | data).marginal("z", by=Collapsing(particle_filter(), particles=100)).log_density({"theta": 0.3}, key=key)`
+    """
+
+    method: Method
+    particles: int = eqx.field(static=True, kw_only=True)
+
+    def normalize(self, program) -> Collapsed:
+        return collapse(program, self.method, particles=self.particles)
+
+    def log_evidence(self, program) -> jax.Array:
+        return self.normalize(program).log_evidence(own_key())
 
 
 def _of_the_living(log_evidence) -> jax.Array:

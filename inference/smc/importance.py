@@ -29,11 +29,14 @@ from .sample import smc
 from .tempering_path import Tempering
 
 
-def importance(program, proposal: ppl.Program | None = None, *, key: jax.Array, num: int = 10_000) -> Posterior:
+def importance(
+    program, proposal: ppl.Program | ppl.Generative | None = None, *, key: jax.Array, num: int = 10_000
+) -> Posterior:
     """Importance sampling with Pareto-smoothed weights.
 
     - `program`: a conditioned program, or a `ppl.Target`.
-    - `proposal`: a program over the same latent sites that is easily sampled, such as a guide; by default the prior.
+    - `proposal`: a program (or a `ppl.Generative`) over the same latent sites that is easily sampled, such as a guide, whose
+      density is known; by default the prior.
     - `num`: of draws from the proposal, and so of draws (1, num) of the posterior, many of them the same.
 
     `posterior.stages["pareto_k"]` (2,) has Pareto's k last; `posterior.run.population` the raw weights. Where k is above 0.7
@@ -45,7 +48,7 @@ def importance(program, proposal: ppl.Program | None = None, *, key: jax.Array, 
     Example:
         `importance(coin(3.0) | {"y": y}, key=jax.random.key(0)).log_evidence`
     """
-    if not (proposal is None or isinstance(proposal, ppl.Program)):
+    if not (proposal is None or isinstance(proposal, ppl.Program | ppl.Generative)):
         raise ValueError(
             f"importance: the proposal must be a program over the same latent sites, got {type(proposal).__name__}. Draws "
             "alone have no density: fit a guide to them."
@@ -65,9 +68,14 @@ def importance(program, proposal: ppl.Program | None = None, *, key: jax.Array, 
 
 
 def smooth(log_weights) -> tuple[jax.Array, float]:
-    """Pareto-smoothed log weights (N,), and k. Weights of zero stay zero."""
+    """Pareto-smoothed log weights (N,), and k: NaN where fewer than 25 say nothing of their tail, -inf where they are all the
+    same. Weights of zero stay zero."""
     raw = np.asarray(log_weights, np.float64)
     alive = raw > -np.inf
+    if alive.sum() < 25:
+        return jnp.asarray(log_weights), float("nan")
+    if np.ptp(raw[alive]) < 1e-6:
+        return jnp.asarray(log_weights), float("-inf")
     out = raw.copy()
     out[alive], k = array_stats().psislw(-raw[alive])  # it is made for leave-one-out, and so takes the negative
     return jnp.asarray(out, log_weights.dtype), float(k)

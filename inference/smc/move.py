@@ -81,8 +81,8 @@ class Move(Step):
             name, settings = first_open(self.kernel)
             given = ", ".join(f"{setting}=..." for setting in settings)
             raise ValueError(
-                f"Move: a population teaches a kernel that moves all sites, and not {name} within {type(self.kernel).__name__}. "
-                f"Give {name}({given})."
+                f"Move: a population teaches a kernel that moves all sites, and not {name} within "
+                f"{type(self.kernel).__name__}. Give {name}({given})."
             )
         more = [name for name in unset if name not in ("step_size", "metric")]
         if more:

@@ -107,6 +107,7 @@ def drawn(key, log_weights) -> jax.Array:
 
 def owner(log_weights, point) -> jax.Array:
     """The slot that owns a point of [0, 1], on which the particles lie side by side, as wide as their weights (N,)."""
+    log_weights = lax.stop_gradient(log_weights)  # a slot has no gradient
     heaps = jnp.cumsum(jnp.exp(log_weights - jnp.max(log_weights)))
     below = jnp.nextafter(heaps[-1], jnp.zeros_like(heaps[-1]))  # what weighs nothing may come last, and owns nothing
     return jnp.minimum(jnp.sum(heaps <= jnp.minimum(point * heaps[-1], below), dtype=jnp.int32), len(heaps) - 1)

@@ -27,7 +27,7 @@ def tempering(
     moves: int | UntilMoved = UntilMoved(),  # noqa: B008
     to: Rule = ByESS(0.5),  # noqa: B008
     resample: Resampler = Systematic(),  # noqa: B008
-    reference: ppl.Program | Posterior | None = None,
+    reference: ppl.Program | ppl.Generative | Posterior | None = None,
 ) -> Method:
     """Adaptive tempering.
 

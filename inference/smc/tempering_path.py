@@ -2,9 +2,9 @@
 
     gamma_b = reference x (posterior density / reference)^b,  0 <= b <= 1
 
-The reference is the prior, and the ratio the likelihood; or any program over the same sites, such as a guide; or the posterior
-of another program (see `other_posterior.py`). The nearer it is to the posterior, the shorter the way (Neal, Statistics and
-Computing 11, 2001; Gelman and Meng, Statistical Science 13, 1998).
+The reference is the prior, and the ratio the likelihood; or any program or `ppl.Generative` over the same sites, such as a
+guide; or the posterior of another program (see `other_posterior.py`). The nearer it is to the posterior, the shorter the way
+(Neal, Statistics and Computing 11, 2001; Gelman and Meng, Statistical Science 13, 1998).
 
 ```python
 path = Tempering().of(program | data)
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 
 import ppl
+from ppl.choices import flatten
 
 from ..mcmc.tempering import TemperedTarget, power
 from ..population import Population
@@ -30,9 +31,10 @@ from .path import Bridge, Level
 
 
 class Tempering(eqx.Module):
-    """Which way to go: from the prior, from a `reference` program with the same latent sites, or from the posterior of one."""
+    """Which way to go: from the prior, from a `reference` program (or guide) with the same latent sites, or from the posterior
+    of one."""
 
-    reference: ppl.Program | Posterior | None = None
+    reference: ppl.Program | ppl.Generative | Posterior | None = None
 
     def of(self, program) -> "TemperingPath":
         """The path to the posterior of a conditioned program, or to a `ppl.Target`.
@@ -46,6 +48,8 @@ class Tempering(eqx.Module):
             return TemperingPath(target, None)
         if not isinstance(self.reference, Posterior):
             _check_reference(target, self.reference, "the reference")
+            if isinstance(self.reference, ppl.Generative):
+                return TemperingPath(target, self.reference)
             weighted = [name for name, row in self.reference.sites().items() if row.kind in ("observed", "factor")]
             if weighted:
                 raise ValueError(
@@ -72,9 +76,10 @@ def _check_prior(target: ppl.Target) -> None:
 
 
 def _check_reference(target: ppl.Target, reference, who: str) -> None:
-    if not isinstance(reference, ppl.Program):
+    if not isinstance(reference, ppl.Program | ppl.Generative):
         raise ValueError(f"smc: {who} must be a program or a posterior of one, got {type(reference).__name__}.")
-    there, rows = _latent(reference), _latent(target.program)
+    rows = _latent(target.program)
+    there = _latent(reference) if isinstance(reference, ppl.Program) else _drawn(reference, who)
     if there.keys() != rows.keys() or any(there[name].shape != row.shape for name, row in rows.items()):
         raise ValueError(
             f"smc: {who} has the latent sites {_told(there)}, but the program has {_told(rows)}. They must be the same."
@@ -83,6 +88,16 @@ def _check_reference(target: ppl.Target, reference, who: str) -> None:
 
 def _latent(program: ppl.Program) -> dict[str, Any]:
     return {name: row for name, row in program.sites().items() if row.kind == "latent"}
+
+
+def _drawn(reference: ppl.Generative, who: str) -> dict[str, Any]:
+    """What a Generative draws, by address: arrays' shapes."""
+    choices = jax.eval_shape(lambda key: reference.simulate(key).choices, jax.random.key(0))
+    try:
+        jax.eval_shape(reference.log_density, choices)
+    except ValueError as error:
+        raise ValueError(f"smc: {who} must have a density that is known: {error}") from None
+    return flatten(choices)
 
 
 def _told(rows) -> str:
@@ -101,7 +116,7 @@ class TemperingPath(Bridge):
     """See the file's docstring. A level is an inverse temperature."""
 
     target: ppl.Target
-    reference: ppl.Program | None
+    reference: ppl.Program | ppl.Generative | None
     draws: OtherPosterior | None = None
 
     level_name: ClassVar[str] = "inverse_temperature"

@@ -10,7 +10,6 @@ what is compared. Sites are tried one at a time, all others are left as they are
 best together, so look again after a change.
 """
 
-import inspect
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
@@ -20,12 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ppl import Program
-from ppl._errors import nearest
 from ppl._keys import check_key
 
-from ..fixed import Fixed
 from .expectation import Expectation
+from .free import Free, named
 from .strategies import DisARM, Enumerate, MeasureValued, Reparameterised, Score, Strategy, default_strategy
 
 CANDIDATES: tuple[Strategy, ...] = (Reparameterised(), Score(), Enumerate(), MeasureValued(), DisARM())
@@ -101,7 +98,14 @@ def diagnose_gradients(
     key = check_key(key, "diagnose_gradients")
     if isinstance(samples, bool) or not isinstance(samples, int) or samples < 2:
         raise ValueError(f"diagnose_gradients: samples must be a whole number of at least 2, got {samples!r}.")
-    numbers, put = _numbers(objective, args, free)
+    who = "diagnose_gradients"
+    given = named(who, objective, args)
+    chosen = Free(who, given, tuple(given) if free is None and "guide" not in given else free)
+    numbers = chosen.take(given)
+
+    def put(numbers):
+        return chosen.put(given, numbers).values()
+
     sites = _sites(objective, key, args)
     if not sites:
         raise ValueError(f"diagnose_gradients: {objective.__name__} draws nothing, so that its gradient has no variance.")
@@ -153,7 +157,7 @@ def _instead(objective: Expectation, sites: list[str], site: str, strategy: Stra
     return Expectation(objective.fn, {site: strategy, **kept})
 
 
-def _measure(objective: Expectation, key, numbers: list, put, samples: int) -> tuple[float, float]:
+def _measure(objective: Expectation, key, numbers: tuple, put, samples: int) -> tuple[float, float]:
     """The variance of the gradient, summed over its entries, and the seconds that one takes."""
 
     def one(numbers, key):
@@ -169,43 +173,3 @@ def _measure(objective: Expectation, key, numbers: list, put, samples: int) -> t
         jax.block_until_ready(every(numbers))
         took.append(time.perf_counter() - begin)
     return float(gradients.var(0, ddof=1).sum()), min(took) / samples
-
-
-def _numbers(objective: Expectation, args: tuple, free: str | Sequence[str] | None):
-    """The numbers to differentiate by, and how to put others in their place."""
-    named = inspect.signature(objective.fn).bind(*args).arguments
-    names = list(named)
-    wanted = (["guide"] if "guide" in names else names) if free is None else [free] if isinstance(free, str) else list(free)
-    for name in wanted:
-        if name not in names:
-            raise ValueError(f"diagnose_gradients: {objective.__name__} has no argument '{name}'.{nearest(name, names)}")
-    found: list[Any] = []
-    for name in wanted:
-        _mapped(lambda x: found.append(x) or x, named[name])
-    if not found:
-        raise ValueError(
-            f"diagnose_gradients: there is no array of floating point to differentiate by in {', '.join(wanted)}."
-        )
-
-    def put(numbers):
-        rest = iter(numbers)
-        bound = inspect.signature(objective.fn).bind(*args)
-        bound.arguments.update({name: _mapped(lambda x: next(rest), named[name]) for name in wanted})
-        return bound.args
-
-    return [jnp.asarray(x) for x in found], put
-
-
-def _mapped(fn, tree: Any) -> Any:
-    """A pytree with `fn(leaf)` in place of every number; of programs only in their arguments."""
-
-    def leaf(x):
-        if isinstance(x, Program):
-            return x.applied(*_mapped(fn, (x.args, x.kwargs)))
-        return fn(x) if _is_number(x) else x
-
-    return jax.tree.map(leaf, tree, is_leaf=lambda x: isinstance(x, Fixed | Program))
-
-
-def _is_number(x: Any) -> bool:
-    return isinstance(x, float) or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.inexact))

@@ -48,7 +48,7 @@ class Choice(NamedTuple):
 class Played(NamedTuple):
     """What a play came to.
 
-    - `value`: what the objective returned, a scalar; `costs`: what it added by `cost`.
+    - `value`: what the objective returned, a scalar.
     - `score`, `extra`: of all sites; `free_score`: of those that have no baseline.
     - `log_weight`: of the enumerated values.
     - `misfit`: of learned baselines: how far their guesses are from the value, squared; its gradient matters alone.
@@ -61,7 +61,7 @@ class Played(NamedTuple):
     extra: jax.Array
     log_weight: jax.Array
     misfit: jax.Array
-    alternatives: dict[tuple[str, ...], tuple[Alternative, ...]]
+    alternatives: dict[tuple[str, ...], Alternative]
 
     @property
     def estimate(self) -> jax.Array:
@@ -158,10 +158,10 @@ class Play(Drawing):
         self.add("extra", extra)
         if chosen.guess is not None:
             self.put("guesses", site.name, chosen.guess)
-        alternatives = strategy.alternatives(d, key, chosen)
-        if alternatives:
-            parts = [replace(a, coefficient=self._latent_part(site, d, a.coefficient)) for a in alternatives]
-            self.put("alternatives", site.name, tuple(parts))
+        others = strategy.alternatives(d, key, chosen)
+        if others is not None:
+            latent = jax.vmap(lambda x: self._latent_part(site, d, x), -1, -1)
+            self.put("alternatives", site.name, replace(others, coefficient=latent(others.coefficient)))
 
     def _latent_part(self, site, d, x):
         """Of one number a batch element those that belong to entries which are no data. A number of the whole site stays."""

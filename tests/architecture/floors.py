@@ -12,7 +12,9 @@ FLOORS = {
         ["_errors", "_keys"],
         ["distributions", "choices", "transforms"],
         ["site", "values", "interpreter", "interpreters", "trace"],
-        ["program", "primitives", "combinators", "checks", "graph", "reparam", "drawing", "generative", "marginal"],
+        ["program", "primitives", "combinators", "checks", "graph", "reparam", "drawing", "generative", "marginal"]
+        + ["elimination", "summing", "conjugacy", "linearity", "log_sums"],
+        ["random_weight", "importance"],
         ["target", "predictive", "stepwise", "lint", "from_numpyro", "random_module"],
         ["__init__"],
     ],

@@ -14,7 +14,7 @@ import pytest
 import ppl
 from inference.mcmc.discrete_gibbs import DiscreteGibbs
 from inference.resampling import Multinomial, Systematic, When
-from inference.smc.collapse import collapse
+from inference.smc.collapse import Collapsed, Collapsing, collapse
 from inference.smc.data_order import DataOrder
 from inference.smc.extend import Extend
 from inference.smc.loop import Method
@@ -25,7 +25,8 @@ from inference.smc.resample import Resample
 from inference.smc.reweight import ByESS, Ladder, Reweight
 from inference.smc.step import sequence
 from inference.smc.tempering_path import Tempering
-from ppl import dist, sample
+from inference.vi import expectation
+from ppl import dist, normalize, sample
 
 NUM = 20_000
 Y = jnp.array([0.4, -0.9, 1.3])
@@ -231,3 +232,88 @@ def test_wrong_use_is_told():
 def one_datum_each():
     x = sample("x", dist.Normal(0.0, 1.0))
     sample("y", dist.Normal(x, 0.5).expand([3]))
+
+
+# -- a run as a Generative, and as what marginals are estimated by -----------------------------------------------------------
+
+
+@ppl.model
+def started():
+    first = sample("first", dist.Bernoulli(0.4))
+
+    def step(z, _):
+        z = sample("z", dist.Bernoulli(logits=1.6 * z - 0.7))
+        sample("y", dist.Normal(1.0 * z, 0.8))
+        return z, None
+
+    ppl.scan(step, first, length=2)
+
+
+BY = Collapsing(particle_filter(resample=When(Systematic(), ess=0.8)), particles=2)
+
+
+def marginals_by_a_filter():
+    """Surprises, in standard errors, of densities; and of reciprocals of the densities of what is drawn, which integrated
+    against a density give one."""
+    by_hand = np.zeros(2)
+    program = started() | {"y": Y[:2]}
+    for first, *z in itertools.product((0, 1), repeat=3):
+        by_hand[first] += np.exp(program.log_density({"first": first, "z": jnp.array(z)}))
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    marginal, drawn = program.marginal("z", by=BY), started().marginal("z", by=BY)
+
+    def both(key):
+        new = drawn.simulate(key)
+        weight = dist.Normal(0.5, 0.5).log_prob(new["y"]).sum() - jnp.log(2.0) - new.log_density
+        return jax.vmap(lambda first: jnp.exp(marginal.log_density({"first": first}, key=key)))(jnp.arange(2)), jnp.exp(weight)
+
+    densities, ones = (np.asarray(x, float) for x in jax.jit(jax.vmap(both), compiler_options=QUICKLY)(keys))
+    mean, error = mean_and_error(densities)
+    one, more = mean_and_error(ones)
+    return np.abs((mean - by_hand) / error).max(), abs(one - 1) / more
+
+
+def test_marginals_by_a_filter():
+    assert max(marginals_by_a_filter()) < 5
+
+
+def test_a_filter_that_does_not_hold_what_was_drawn_is_found(monkeypatch):
+    """Planted: the reciprocal is estimated by a filter that is free. Densities of given choices need no other."""
+
+    def free(self, key, choices):
+        return self.program.log_density(choices) - self.log_evidence(key)
+
+    monkeypatch.setattr(Collapsed, "_log_density", free)
+    densities, reciprocals = marginals_by_a_filter()
+    assert densities < 5 < 8 < reciprocals
+
+
+def test_a_run_is_a_guide():
+    """Its ELBO is the bound of variational SMC: the log evidence that the run says, and its gradient."""
+
+    @expectation
+    def elbo(model, guide):
+        choices, log_q = ppl.draw(guide)
+        return model.log_density(choices) - log_q
+
+    def bound(q, key):
+        program = walk(q) | {"y": Y}
+        return elbo.estimate(key, program, normalize(program, by=Collapsing(Method(ByStep(), Extend()), particles=20)))
+
+    keys, h = jax.random.split(jax.random.key(0), 300), 1e-2
+    both = jax.jit(jax.vmap(jax.vmap(jax.value_and_grad(bound), (None, 0)), (0, None)), compiler_options=QUICKLY)
+    (below, values, above), (_, slope, _) = both(jnp.array([0.6 - h, 0.6, 0.6 + h]), keys)
+    np.testing.assert_allclose(slope, (above - below) / (2 * h), rtol=0.03, atol=2e-2)
+    plain = jax.jit(jax.vmap(lambda key: filter_without_resampling(0.6, key)), compiler_options=QUICKLY)(keys)
+    (mean, error), (other, more) = mean_and_error(np.asarray(values)), mean_and_error(np.asarray(plain))
+    assert abs(mean - other) < 5 * np.hypot(error, more) < 0.5
+
+
+def test_both_orders_of_density_and_key():
+    program, method = METHODS["importance from a guide"]
+    run, z = collapse(program, method, particles=3), {"z": jnp.array([0, 1, 1])}
+    both = jax.jit(lambda key: (run.log_density(key, z), run.log_density(z, key=key)), compiler_options=QUICKLY)
+    old, new = both(jax.random.key(0))
+    assert old == new
+    with pytest.raises(ValueError, match="^an estimate needs random numbers, and there are none"):
+        run.log_density(z)

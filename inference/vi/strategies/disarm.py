@@ -37,7 +37,7 @@ class DisARM(Strategy):
         twin = (_uniform(d, key) < jax.nn.sigmoid(at)).astype(chosen.value.dtype)
         sign = jnp.where(twin == 1, -1.0, 1.0)
         slope = jnp.where(chosen.value != twin, 0.5 * sign * jax.nn.sigmoid(jnp.abs(at)), 0.0)
-        return (Alternative(twin, -slope * zero(logits), together=True),)
+        return Alternative(twin[..., None], (-slope * zero(logits))[..., None], together=True)
 
 
 def _uniform(d, key):

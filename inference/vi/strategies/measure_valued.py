@@ -52,25 +52,20 @@ def _finite(d, key, value):
     """All other values. Of value x + j the coefficient is the gradient of its probability."""
     num = distributions.num_values(d)
     assert num is not None
-    out = []
-    for j in range(1, num):
-        other = distributions.value_after(d, value, j)
-        out.append(Alternative(other, zero(_probability(d, other))))
-    return tuple(out)
-
-
-def _probability(d, value):
-    return jnp.exp(distributions.log_prob_inside(d, value))
+    others = jax.vmap(lambda j: distributions.value_after(d, value, j))(jnp.arange(1, num))
+    probabilities = jax.vmap(lambda x: jnp.exp(distributions.log_prob_inside(d, x)))(others)
+    return Alternative(jnp.moveaxis(others, 0, -1), zero(jnp.moveaxis(probabilities, 0, -1)))
 
 
 def _poisson(d, key, value):
-    return (Alternative(value + 1, jnp.broadcast_to(zero(d.rate), value.shape)),)
+    return Alternative((value + 1)[..., None], jnp.broadcast_to(zero(d.rate), value.shape)[..., None])
 
 
 def _exponential(d, key, value):
     rate = jnp.broadcast_to(d.rate, value.shape)
     at = lax.stop_gradient(rate)
-    return (Alternative(value + jax.random.exponential(key, value.shape, at.dtype) / at, -zero(rate) / at),)
+    later = value + jax.random.exponential(key, value.shape, at.dtype) / at
+    return Alternative(later[..., None], (-zero(rate) / at)[..., None])
 
 
 def _normal(d, key, value):
@@ -81,8 +76,5 @@ def _normal(d, key, value):
     maxwell = jnp.linalg.norm(jax.random.normal(key_scale, (3, *value.shape), at.dtype), axis=0)
     maxwell = maxwell * jax.random.rademacher(key_sign, value.shape, at.dtype)
     by_loc, by_scale = zero(loc) / (width * math.sqrt(2.0 * math.pi)), zero(scale) / width
-    return (
-        Alternative(at + width * weibull, by_loc),
-        Alternative(at - width * weibull, -by_loc),
-        Alternative(at + width * maxwell, by_scale),
-    )
+    values = at + width * weibull, at - width * weibull, at + width * maxwell
+    return Alternative(jnp.stack(values, axis=-1), jnp.stack((by_loc, -by_loc, by_scale), axis=-1))

@@ -45,7 +45,8 @@ class Chosen(NamedTuple):
 
 
 class Alternative(eqx.Module):
-    """`value`, of the site's shape, and `coefficient`, one number a batch element, zero but for its gradient.
+    """Values to be tried: `value`, of the site's shape, and `coefficient`, one number a batch element, zero but for its
+    gradient; each with an axis more, the last, over as many values as are tried.
 
     `together`: whether all elements are forced to their alternatives at once, and coefficients added; else each in its turn,
     as the steps of a `ppl.scan` always are.
@@ -72,9 +73,9 @@ class Strategy(eqx.Module):
         """Of how many values each element is forced to every one; None: it is not."""
         return None
 
-    def alternatives(self, d, key, chosen: Chosen) -> tuple[Alternative, ...]:
+    def alternatives(self, d, key, chosen: Chosen) -> Alternative | None:
         """Values to be tried in place of the chosen one."""
-        return ()
+        return None
 
 
 def zero(x):

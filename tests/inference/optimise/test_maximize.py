@@ -14,10 +14,10 @@ import inference as inf
 import ppl
 from inference.fixed import Fixed
 from inference.optimise import RelativeChange, Stalled, maximize
-from inference.optimise.free import Free
 from inference.optimise.until import looks
 from inference.progress import Meter
 from inference.vi import Score, expectation
+from inference.vi.free import Free
 from ppl import dist, sample
 
 KEY = jax.random.key(0)

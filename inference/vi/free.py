@@ -21,6 +21,23 @@ from ppl._errors import nearest
 from ..fixed import Fixed
 
 
+def named(who: str, objective: Any, args: tuple) -> dict[str, Any]:
+    """The arguments of an objective by the names that its function has for them, in order.
+
+    Raises:
+        ValueError: where they do not fit the function.
+    """
+    try:
+        bound = inspect.signature(objective.fn).bind(*args)
+    except TypeError as error:
+        raise ValueError(f"{who}: {objective.__name__} was given {len(args)} arguments: {error}.") from None
+    out: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        many = bound.signature.parameters[name].kind == inspect.Parameter.VAR_POSITIONAL
+        out |= {f"{name}[{i}]": x for i, x in enumerate(value)} if many else {name: value}
+    return out
+
+
 class Free:
     """The free numbers of the arguments `args` (by name, of an objective) that `names` say."""
 

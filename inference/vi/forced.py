@@ -1,0 +1,121 @@
+"""Forced plays: a game is played again with some sites forced, and all else as it was.
+
+Enumerated sites are forced to all their joint values at once, and what the game came to is weighted by their probabilities.
+Sites with alternatives are forced to these one element after the other; the difference to the game that was played is
+multiplied by a coefficient that has a gradient.
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ppl.choices import paths
+
+from .play import Number, Played, Swap
+from .strategies.strategy import zero
+
+MOST = 2**16  # joint values of enumerated sites
+NOTHING = 1e-36  # less is the weight of what is impossible: a density says -85, for the slope's sake
+LEVELS = 4  # of vmaps, one in another, for as many sites; more sites have two, as each makes compilation slower
+
+Game = Callable[[dict], tuple[Played, dict, set[str]]]  # a play, with some sites forced
+
+
+def weighed(game: Game, played: Played, table: dict) -> tuple[jax.Array, jax.Array]:
+    """An estimate of the mean of a game that was played once, with nothing forced; and the score of the sites that are open
+    for a baseline."""
+    enumerated = [(path, row) for path, row in paths(table) if row.strategy is not None and row.strategy.num is not None]
+    if not enumerated:
+        return _with_alternatives(game, {}, played, table)
+    nums = _nums(enumerated)
+    groups = [list(group) for group in np.array_split(np.arange(len(nums)), len(nums) if len(nums) <= LEVELS else 2)]
+
+    def at(*rows):
+        forced = _forced(enumerated, [row[i] for row in rows for i in range(len(row))])
+        played = game(forced)[0]
+        value, score = _with_alternatives(game, forced, played, table)
+        weight = jnp.exp(played.log_weight)
+        # what has next to no weight counts nothing where it is not finite
+        counts = (weight > NOTHING) | jnp.isfinite(value)
+        return jnp.where(counts, value, 0.0) * weight, lax.stop_gradient(weight) * score
+
+    # every group is a vmap of its own: what depends on the first sites alone is computed for these alone
+    for i in reversed(range(len(groups))):
+        at = jax.vmap(at, tuple(0 if j == i else None for j in range(len(groups))))
+    values, scores = at(*(_joint([nums[i] for i in group]) for group in groups))
+    return jnp.sum(values), jnp.sum(scores)
+
+
+def _with_alternatives(game: Game, forced: dict, played: Played, table: dict) -> tuple[jax.Array, jax.Array]:
+    """The estimate of a play, with the differences that come of trying other values."""
+    if not played.alternatives:
+        return played.estimate, played.free_score
+    rows, every = dict(paths(table)), sorted(played.alternatives.items())
+    swaps: dict[tuple[str, ...], list[Swap]] = {path: [] for path, _ in every}
+    coefficients = []
+    for path, mine in every:
+        *shape, tries = mine.coefficient.shape
+        axes = _turns(rows[path], mine)
+        size = math.prod(shape[axis] for axis in axes)
+        for other, theirs in every:  # in these plays only this site is forced
+            where = _masks(theirs.coefficient.shape[:-1], size, axes if other == path else None)
+            values = jnp.moveaxis(theirs.value, -1, 0) if other == path else theirs.value[None, ..., 0].repeat(tries, 0)
+            swaps[other].append(Swap(jnp.tile(where, (tries, *(1,) * (where.ndim - 1))), jnp.repeat(values, size, axis=0)))
+        summed = jnp.sum(mine.coefficient, axis=[i for i in range(len(shape)) if i not in axes])
+        coefficients.append(jnp.moveaxis(summed, -1, 0).reshape(-1))
+    forcings = {path: jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts) for path, parts in swaps.items()}
+    values = jax.vmap(lambda swap: game({**forced, **swap})[0].value)(forcings)
+    differences = lax.stop_gradient(values - played.value)
+    return played.estimate + jnp.vdot(differences, zero(jnp.concatenate(coefficients))), played.free_score
+
+
+def _turns(row, alternative) -> tuple[int, ...]:
+    """The axes of a site whose elements are forced one in its turn: all, or of those that go together the steps of loops."""
+    if not alternative.together:
+        return tuple(range(alternative.coefficient.ndim - 1))
+    loops = [label.startswith("scan") for label in row.plates if "[" in label]
+    return tuple(i for i, loop in enumerate(loops) if loop)
+
+
+def _masks(shape: tuple[int, ...], size: int, axes: tuple[int, ...] | None):
+    """(size, *shape): which elements are forced in each of `size` runs: those at one index of the axes; or none at all."""
+    if axes is None:
+        return jnp.zeros((size, *shape), bool)
+    one = jnp.eye(size, dtype=bool).reshape(size, *(n if i in axes else 1 for i, n in enumerate(shape)))
+    return jnp.broadcast_to(one, (size, *shape))
+
+
+def _batch(row) -> tuple[int, ...]:
+    return row.shape[: len(row.shape) - row.event_dim]
+
+
+def _nums(enumerated) -> list[int]:
+    """The number of values of every element of every site."""
+    sizes = {".".join(p for p in path if p[0] != "#"): (row.strategy.num, math.prod(_batch(row))) for path, row in enumerated}
+    if math.prod(num**size for num, size in sizes.values()) > MOST:
+        said = ", ".join(f"{num}^{size} of '{address}'" for address, (num, size) in sizes.items())
+        raise ValueError(
+            f"the enumerated sites have too many joint values ({said}); at most {MOST} are tried. Where lanes of a ppl.vmap "
+            "are summed, make an expectation of what happens in one lane, and map that; or give some site another strategy."
+        )
+    return [row.strategy.num for _, row in enumerated for _ in range(math.prod(_batch(row)))]
+
+
+def _joint(nums: list[int]) -> jax.Array:
+    """All joint numbers of some elements, a row each; the last runs fastest."""
+    return jnp.asarray(np.indices(nums).reshape(len(nums), -1).T)
+
+
+def _forced(enumerated, digits: list) -> dict:
+    """Each enumerated site forced to its own digits."""
+    out, at = {}, 0
+    for path, row in enumerated:
+        shape = _batch(row)
+        mine = digits[at : at + math.prod(shape)]
+        out[path] = Number(jnp.stack(mine).reshape(shape) if shape else mine[0], row.strategy.num)
+        at += len(mine)
+    return out

@@ -1,0 +1,433 @@
+"""Summing out: a function of a model run for all values of some of its sites, and what is left when these are gone.
+
+`look` traces the function once, with the number of each site's value as an input. The trace tells what depends on it, and is
+evaluated under `jax.vmap` over all numbers: JAX repeats only what does depend. Then totals are summed in probability. A
+continuous site is an input too; its family says what the totals integrate to (see `conjugacy.py`).
+
+`chain` is the forward algorithm along a scan (Baum, Petrie, Soules and Weiss, Annals of Math. Statistics 41, 1970). It keeps
+the carry and a log weight for each of the K^L values of the last L sites, as many as the carry remembers; for a hidden Markov
+model L = 1. A step costs K^(L + 1). The prior is summed apart from the whole, so that tempering still begins at the prior.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.extend.core import jaxpr_as_fun
+
+from ._errors import quote
+from ._keys import fold
+from .choices import Choices, paths, put, remove
+from .distributions import size
+from .graph import flow
+from .interpreter import activate
+from .log_sums import level, log_sum
+from .site import Table
+
+MOST = 2**16  # values tried at the same time
+MEMORY = 3  # how many steps back a carry may remember
+
+
+class Scope(NamedTuple):
+    """The sites that one function is run without.
+
+    - `ways`: how each is removed, by address: None by trying all values, else a family.
+    - `values`: what they are forced to: the number of a value, or a value.
+    - `leaks`: zeros that mark what must not be used, for it depends on a site that was removed from a part of the function.
+    - `found`: how many values each site that was visited has; 0 for a continuous one.
+    - `around`: the scope of a function around this one.
+    """
+
+    ways: Mapping[str, Any]
+    values: Mapping[str, Array]
+    leaks: Mapping[str, Array]
+    found: dict[str, int]
+    around: Any = None
+
+    def of(self, address: str) -> Any:
+        """The scope that a removed site belongs to, or None."""
+        if address in self.ways:
+            return self
+        return None if self.around is None else self.around.of(address)
+
+
+class Ran(NamedTuple):
+    """What came of a function: the arrays that it returned, trees and totals; or of each what it is computed from."""
+
+    returned: list
+    trees: Choices
+    totals: dict[str, Any]
+
+
+class Seen(NamedTuple):
+    """A function, traced.
+
+    - `evaluate(values, args)`: what comes of it when removed sites are forced to `values`.
+    - `depends`: what of that is computed from what: addresses, leaks as `?address`, and leaves of `args` as `#i`.
+    - `rebuild`: from the returned arrays what it returned.
+    """
+
+    evaluate: Callable[..., Ran]
+    depends: Ran
+    rebuild: Callable[[list], Any]
+    ways: Mapping[str, Any]
+    found: dict[str, int]
+    table: Table
+    prefix: str
+
+    def leaves(self, ran: Ran, kind: str) -> list[tuple[tuple[str, ...], Any, set[str]]]:
+        """The arrays of one kind: path, array, and what it depends on."""
+        depends = dict(paths(self.depends.trees.get(kind, {})))
+        return [(path, x, depends[path]) for path, x in paths(ran.trees.get(kind, {}))]
+
+    def returned(self, arrays: list, leaks: Mapping[str, Array]) -> Any:
+        """What the function returns, with marks in place of what is not known any more."""
+        found = [addresses(depends) for depends in self.depends.returned]
+        return self.rebuild([hidden(x, gone, leaks) if gone else x for x, gone in zip(arrays, found, strict=True)])
+
+
+class Left(NamedTuple):
+    """What is left of a function: as `Ran`, its table, and the sums."""
+
+    returned: list
+    trees: Choices
+    totals: dict[str, Array]
+    table: Table
+    joint: dict[str, Array]
+    sums: dict[str, Array]
+
+
+class Unknown:
+    """Stands for a value that a program returns, and that depends on a site which is no longer there."""
+
+    def __init__(self, sites: set[str]) -> None:
+        self._sites = sorted(sites)
+
+    def __repr__(self) -> str:
+        return f"<unknown: it depends on {quote(self._sites)}, removed from the program>"
+
+    def _used(self, *args: Any) -> Any:
+        raise ValueError(
+            f"a value that a marginal program returned is used, but it depends on site {quote(self._sites)}, which was "
+            "removed. Return something else, or keep the site."
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __getitem__ = __array__ = _used
+    shape = dtype = property(_used)  # what JAX asks for first
+
+
+def addresses(depends: set[str]) -> set[str]:
+    """The removed sites among what something depends on."""
+    return {name.removeprefix("?") for name in depends if not name.startswith("#")}
+
+
+def hidden(x: Array, sites: set[str], leaks: Mapping[str, Array]) -> Any:
+    """A mark in place of `x`: zeros computed from the leaks, which the function around finds again if it uses them."""
+    if not sites <= leaks.keys():
+        return Unknown(sites)
+    return jnp.broadcast_to(sum(leaks[address] for address in sorted(sites)), x.shape).astype(x.dtype)
+
+
+# -- looking ---------------------------------------------------------------------------------------------------------------
+
+
+def look(start: Callable[..., Any], fn: Callable, ways: Mapping[str, Any], args: list[Array] | None = None) -> Seen:
+    """Trace `fn(*args)` under the interpreter `start(ways, values, leaks, found)`."""
+    args, notes = args or [], {}
+
+    def run(values: Mapping, leaks: Mapping, args: list) -> Ran:
+        inner = start(ways, values, leaks, {})
+        with activate(inner):
+            leaves, tree = jax.tree.flatten(fn(*args))
+        known = [isinstance(x, int | float) or (not isinstance(x, Unknown) and hasattr(x, "dtype")) for x in leaves]
+        notes.update(interpreter=inner, leaves=leaves, known=known, tree=tree)
+        arrays = [jnp.asarray(x) for x, array in zip(leaves, known, strict=True) if array]
+        return Ran(arrays, inner.record.trees, inner.record.totals)
+
+    def rebuild(arrays: list) -> Any:
+        values = iter(arrays)
+        leaves = [next(values) if array else x for x, array in zip(notes["leaves"], notes["known"], strict=True)]
+        return jax.tree.unflatten(notes["tree"], leaves)
+
+    leaks = {address: jnp.zeros(()) for address in ways}
+    closed, shapes = jax.make_jaxpr(run, return_shape=True)(_first(ways), leaks, args)
+    structure, compute = jax.tree.structure(shapes), jaxpr_as_fun(closed)
+    names = [*sorted(ways), *(f"?{address}" for address in sorted(ways)), *(f"#{i}" for i in range(len(args)))]
+    depends = jax.tree.unflatten(structure, flow(closed.jaxpr, [{name} for name in names]))
+
+    def evaluate(values: Mapping, args: list) -> Ran:
+        return jax.tree.unflatten(structure, compute(*jax.tree.leaves((dict(values), leaks, args))))
+
+    inner = notes["interpreter"]
+    return Seen(evaluate, depends, rebuild, ways, inner.scope.found, inner.table, inner.prefix)
+
+
+def _first(ways: Mapping[str, Any]) -> dict[str, Array]:
+    return {address: jnp.zeros((), jnp.int32) if way is None else way.start for address, way in ways.items()}
+
+
+# -- summing ---------------------------------------------------------------------------------------------------------------
+
+
+def on_grid(seen: Seen, args: list[Array], key: Any = None) -> tuple[Ran, dict[str, Array]]:
+    """What a function comes to for all values of its discrete sites, and the logs to be summed; axes (K,) first."""
+    discrete = [address for address, num in seen.found.items() if num]
+    groups: dict[Any, list[str]] = {}
+    for address in (address for address, num in seen.found.items() if not num):
+        groups.setdefault(seen.ways[address].kin, []).append(address)
+    nums = [seen.found[address] for address in discrete]
+    if size(tuple(nums)) > MOST:
+        raise ValueError(
+            f"the sites {quote(discrete)} have {' * '.join(map(str, nums))} joint values in one function, too many to sum out "
+            "at once. Put sites that are independent into functions of their own, repeated with ppl.vmap or ppl.scan."
+        )
+
+    def at(*numbers: Array) -> tuple:
+        values = _first(seen.ways) | dict(zip(discrete, numbers, strict=True))
+
+        def logs(**given: Array) -> dict:
+            return _logs(seen, seen.evaluate(values | given, args))
+
+        for i, kin in enumerate(groups.values()):
+            own = None if key is None else fold(key, i + 2)
+            logs = partial(_integrated, logs, {address: seen.ways[address] for address in kin}, own)
+        return seen.evaluate(values, args), logs()
+
+    for i in reversed(range(len(nums))):
+        at = jax.vmap(at, tuple(0 if j == i else None for j in range(len(nums))))
+    out = at(*(jnp.arange(num, dtype=jnp.int32) for num in nums))
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[len(nums) :]), out)
+
+
+def _integrated(logs: Callable, families: Mapping[str, Any], key: Any, **given: Array) -> dict:
+    """The logs, with sites of one kind of family integrated out."""
+    start = {address: family.start for address, family in families.items()}
+    return next(iter(families.values())).integrate(lambda x: logs(**given, **x), start, key)
+
+
+def _logs(seen: Seen, ran: Ran) -> dict[str, Array]:
+    """The log prior; the whole; what was drawn; and the whole up to each pointwise datum, in order."""
+    prior = ran.totals.get("log_prior", jnp.zeros(()))
+    out = {"prior": prior, "total": prior + ran.totals.get("log_likelihood", 0.0)}
+    if "log_weight" in ran.totals:
+        out["drawn"] = prior - ran.totals["log_weight"]
+    points = [jnp.ravel(x) for _, x, depends in seen.leaves(ran, "pointwise") if depends]
+    if points:
+        out["data"] = prior + jnp.cumsum(jnp.concatenate(points))
+    return out
+
+
+def single(grid: tuple[Ran, dict]) -> tuple:
+    """The arguments of `combine` for a function that has no past: one state of weight 1."""
+    return *jax.tree.map(lambda x: x[None], grid), dict.fromkeys(("prior", "total", "drawn"), jnp.zeros(1))
+
+
+def combine(seen: Seen, ran: Ran, logs: dict, weights: dict, *, key: Any = None, moving: frozenset[str] = frozenset()) -> Left:
+    """Sum over states and values, axes (S, K), with log weights (S,) of the states. `moving`: arguments that differ by state.
+
+    Raises:
+        ValueError: where a removed site is used outside its lane or step, or the support of another site depends on it.
+    """
+    depends = jax.tree.map(lambda x: {n for n in x if n[0] != "#" or n in moving}, seen.depends, is_leaf=_is_set)
+    seen = seen._replace(depends=depends)
+    for found in depends.totals.values():
+        _refuse_leaks(found)
+    for kind in depends.totals.keys() - {"log_prior", "log_likelihood", "log_weight"}:
+        _refuse(depends.totals[kind], "the value or the support of another site")
+    states = {"prior": weights["prior"], "total": weights["total"], "drawn": weights["drawn"], "data": weights["total"]}
+    joint = {kind: x + states[kind].reshape(-1, *(1,) * (x.ndim - 1)) for kind, x in logs.items()}
+    sums = {kind: log_sum(x.reshape(-1, *x.shape[2:]), key if kind == "total" else None) for kind, x in joint.items()}
+    totals = {kind: x[0, 0] for kind, x in ran.totals.items()}
+    if any(depends.totals.values()):
+        totals["log_prior"] = sums["prior"]
+        totals["log_likelihood"] = _less(sums["total"], sums["prior"])
+        if "drawn" in sums:
+            totals["log_weight"] = _less(sums["prior"], sums["drawn"])
+    trees, dropped = _trees(seen, ran, sums, totals)
+    table = remove(seen.table, dropped | seen.found.keys(), seen.prefix)
+    return Left([x[0, 0] for x in ran.returned], trees, totals, table, joint, sums)
+
+
+def _trees(seen: Seen, ran: Ran, sums: dict, totals: dict) -> tuple[Choices, set[str]]:
+    """The records of what is left, and the addresses of deterministic sites that are gone."""
+    out: Choices = {kind: {} for kind in ran.trees}
+    dropped: set[str] = set()
+    data = jnp.diff(jnp.concatenate([sums["prior"][None], sums["data"]])) if "data" in sums else None
+    for kind in ran.trees:
+        for path, x, found in seen.leaves(ran, kind):
+            address, value = seen.prefix + ".".join(path), x[0, 0]
+            if kind == "parameters" and address in seen.found:
+                continue
+            if kind == "removed":
+                put(out[kind], path, value)
+                continue
+            if found and kind == "values":
+                dropped.add(address)
+                continue
+            _refuse_leaks(found)
+            if found and kind == "pointwise":
+                assert data is not None
+                value, data = data[: value.size].reshape(value.shape), data[value.size :]
+            elif found and kind in _REDUCED:
+                value = _REDUCED[kind](x)
+                if kind == "parameters":
+                    value += sum(jnp.sum(y) for p, y, _ in seen.leaves(ran, kind) if seen.prefix + ".".join(p) in seen.found)
+            elif found and kind == "lanes":  # lanes of something all of which depends on a site are not apart
+                totals[path[-1]] = totals.get(path[-1], 0.0) + jnp.sum(value)
+                continue
+            else:
+                _refuse(found, f"the value or the support of site '{address}'")
+            put(out[kind], path, value)
+    return out, dropped
+
+
+_REDUCED: dict[str, Callable[[Array], Array]] = {
+    "densities": lambda x: jnp.max(x, (0, 1)),  # finite where some value makes it so
+    "parameters": lambda x: jnp.sum(x, (0, 1)),
+    "bounds": lambda x: jnp.stack([jnp.min(x[..., 0]), jnp.max(x[..., 1])]),
+}
+
+
+def _less(whole: Array, part: Array) -> Array:
+    return jnp.where(whole == -jnp.inf, -jnp.inf, whole - level(part))
+
+
+def _is_set(x: Any) -> bool:
+    return isinstance(x, set)
+
+
+def _refuse_leaks(found: set[str]) -> None:
+    leaked = {name[1:] for name in found if name[0] == "?"}
+    if leaked:
+        raise ValueError(
+            f"site {quote(sorted(leaked))} cannot be removed: its value leaves the lane of ppl.vmap, the step of ppl.scan or "
+            "the branch that it lies in, and the density depends on it there. Use it inside alone, or keep it."
+        )
+
+
+def _refuse(found: set[str], what: str) -> None:
+    _refuse_leaks(found)
+    if found:
+        raise ValueError(
+            f"site {quote(sorted(addresses(found)))} cannot be removed: {what} is computed from it. Only densities may depend "
+            "on a site that is removed."
+        )
+
+
+# -- chains ----------------------------------------------------------------------------------------------------------------
+
+
+def chain(
+    starts: tuple[Callable, Any], part: Any, init: Any, every: Any, steps: int, draws: Callable, *, reverse: bool, unroll: Any
+) -> tuple | None:
+    """A scan by the forward algorithm; None where the carry does not depend on removed sites of its steps.
+
+    `starts`: interpreters for a step, given its inputs; one that looks at shapes only, and the one that asks
+    (None where the program is taken step by step).
+
+    Returns what the scan returns, trees and totals with an axis of time, and the table of a step.
+    """
+    leaves, tree = jax.tree.flatten(init)
+    leaves = [jnp.asarray(x) for x in leaves]
+    num = len(leaves)
+
+    def step_seen(now: Any, leaves: list, start: Callable = starts[1]) -> Seen:
+        inputs, x = now
+        return look(partial(start, inputs), lambda *c: part.fn(jax.tree.unflatten(tree, c), x), part.ways, leaves)
+
+    seen = step_seen(jax.tree.map(lambda x: x[0], every), leaves, starts[0])
+    lags = _lags(seen, num)
+    memory = max(lags, default=0)
+    if memory == 0:
+        return None
+    if starts[1] is None:
+        raise ValueError(
+            f"site {quote(seen.found)} was removed, but a program that is taken step by step may remove sites of single steps "
+            "only, and the carry of its ppl.scan depends on this one. Keep it, or use the program's whole density."
+        )
+    real = [address for address, count in seen.found.items() if not count]
+    if real:
+        raise ValueError(
+            f"site {quote(real)} cannot be integrated out by conjugacy along ppl.scan, because the carry depends on it. If "
+            "the model is linear and Gaussian, inf.exact has the Kalman filter."
+        )
+    values = size(tuple(seen.found.values()))
+    states, old = values**memory, values ** (memory - 1)
+    if states * values > MOST:
+        raise ValueError(
+            f"summing out {quote(seen.found)} along ppl.scan needs {states} states, for its carry remembers {memory} steps of "
+            f"{values} values. Let the carry remember less."
+        )
+    moving = [i for i in range(num) if lags[i]]
+    names = frozenset(f"#{i}" for i in moving)
+    shapes = jax.eval_shape(lambda c: seen.evaluate(_first(part.ways), c), leaves).returned
+
+    def newest(x: Array, reduce: Callable) -> Array:
+        """From (states, values, ...) to states: the site of now becomes the newest, and the oldest is forgotten."""
+        x = jnp.moveaxis(x, 1, 0).reshape(values, old, values, *x.shape[2:])
+        return reduce(jnp.moveaxis(x, 2, 0)).reshape(states, *x.shape[3:])
+
+    def step(state: tuple, now: Any) -> tuple:
+        still, carried, weights = state
+        seen = step_seen(now, _joined(still, [x[0] for x in carried], moving))
+        grid = jax.vmap(lambda carried: on_grid(seen, _joined(still, carried, moving)))(carried)
+        key = draws(now[0])
+        left = combine(seen, *grid, weights, key=key, moving=names)
+        again = None if key is None else fold(key, 1)
+        weights = {
+            kind: newest(left.joint[kind], partial(log_sum, key=again if kind == "total" else None)) - level(left.sums[kind])
+            if kind in left.joint
+            else weights[kind]
+            for kind in weights
+        }
+        carried = [newest(grid[0].returned[i], lambda x: x[0]) for i in moving]
+        still = [left.returned[i] for i in range(num) if i not in moving]
+        notes.update(seen=seen, table=left.table)
+        return (still, carried, weights), (left.returned[num:], left.trees, left.totals)
+
+    notes: dict[str, Any] = {}
+    one = jnp.where(jnp.arange(states) == 0, 0.0, -jnp.inf).astype(jnp.result_type(float))
+    carried = [jnp.broadcast_to(leaves[i].astype(shapes[i].dtype), (states, *leaves[i].shape)) for i in moving]
+    still = [x for i, x in enumerate(leaves) if i not in moving]
+    begin = (still, carried, dict.fromkeys(("prior", "total", "drawn"), one))
+    (still, carried, _), (ys, trees, totals) = jax.lax.scan(step, begin, every, length=steps, reverse=reverse, unroll=unroll)
+    seen = notes["seen"]
+    depends = [{n for n in x if n[0] != "#" or n in names} for x in seen.depends.returned]
+    arrays = _joined(still, [x[0] for x in carried], moving) + ys
+    sites = set(seen.found)
+    gone = [{*addresses(x), *(sites if any(n[0] == "#" for n in x) else ())} for x in depends]
+    arrays = [hidden(x, found, part.leaks) if found else x for x, found in zip(arrays, gone, strict=True)]
+    return seen.rebuild(arrays), trees, totals, notes["table"]
+
+
+def _joined(still: list, carried: list, moving: list[int]) -> list:
+    """The leaves of a carry, in order."""
+    rest, own = iter(still), iter(carried)
+    return [next(own) if i in moving else next(rest) for i in range(len(still) + len(carried))]
+
+
+def _lags(seen: Seen, num: int) -> list[int]:
+    """How many steps back each leaf of the carry, as a step meets it, tells of removed sites.
+
+    Raises:
+        ValueError: where it tells of more than `MEMORY` steps.
+    """
+    reach = [0] * num
+    while True:
+        new = [0] * num
+        for i, depends in enumerate(seen.depends.returned[:num]):
+            _refuse_leaks(depends)
+            before = [reach[j] for j in range(num) if f"#{j}" in depends]
+            new[i] = max([1 if depends & seen.found.keys() else 0, *(lag + 1 for lag in before if lag)])
+        if new == reach:
+            return reach
+        if max(new) > MEMORY:
+            raise ValueError(
+                f"site {quote(seen.found)} cannot be summed out along ppl.scan: the carry depends on its values at more than "
+                f"{MEMORY} steps back. Make the whole state of the chain the site, as in sample('state', "
+                "dist.Categorical(transition[state])), and carry that alone."
+            )
+        reach = new
