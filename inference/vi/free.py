@@ -59,7 +59,7 @@ class Free:
         self.labels = tuple(label for label, _ in self._leaves(args))
         if not self.labels:
             raise ValueError(
-                f"{who}: there is nothing to optimise in {', '.join(self.names)}: it holds no arrays of floating point. Pass "
+                f"{who}: there is nothing to learn in {', '.join(self.names)}: it holds no arrays of floating point. Pass "
                 "what is to be learned as an argument of the program."
             )
 

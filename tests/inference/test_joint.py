@@ -87,10 +87,12 @@ def test_nuts_keeps_the_joint_distribution():
 # -- what it finds -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_kernel_with_a_wrong_sign_is_found():
     assert not check(PROGRAMS["scale"](), inf.NUTS(0.5, WrongSign(jnp.ones(2)), max_depth=3)).passed()
 
 
+@pytest.mark.slow
 def test_a_missing_jacobian_is_found(monkeypatch):
     def without(self, position):
         return self.program.log_density(self.constrain(position))

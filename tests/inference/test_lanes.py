@@ -140,6 +140,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_placements_do_not_change_the_draws(x64, monkeypatch):
     """Eight host devices for `Sharded`; a chunk that straddles the end of the warm-up."""
     monkeypatch.setattr(programs, "MANY", 2)

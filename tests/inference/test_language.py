@@ -211,6 +211,7 @@ def test_the_density_of_a_sentence_is_exact():
     np.testing.assert_allclose(found, log_p[some], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_model_on_the_host_is_asked_for_unfinished_sentences_alone():
     asked = []
 
@@ -283,6 +284,7 @@ def ahead() -> np.ndarray:
 TRAP = Case(trap(), float(np.log(0.5 * PLEASES[0] @ ahead()[0])))
 
 
+@pytest.mark.slow
 def test_flattened_resampling_is_unbiased_and_knows_its_error():
     method = entropic_filter(ess=0.9, temperature=partial(early, until=0.9))
     assert_unbiased(method, TRAP, particles=100, num=200)

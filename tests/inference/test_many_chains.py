@@ -189,6 +189,7 @@ def test_chains_that_have_not_forgotten_their_beginning_are_found():
 SETTINGS = {"key": jax.random.key(0), "chains": 16, "draws": 10, "progress": False, "check": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "warmup"),
     [(lambda: inf.NUTS(0.5, inf.metrics.Diagonal(jnp.ones(3)), max_depth=3), 0), (inf.ChEES, 10)],
@@ -228,6 +229,7 @@ np.savez(path, x=posterior["x"], lp=posterior.stats["lp"], before=posterior.warm
 """
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

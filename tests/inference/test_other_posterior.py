@@ -61,6 +61,7 @@ def chain(seed: int, particles: int = 300):
     return rough, smc(TRUE, tempering(moves=8, reference=rough), key=jax.random.key(seed + 1000), particles=particles, **QUIET)
 
 
+@pytest.mark.slow
 def test_a_wrong_surrogate_is_put_right():
     """Defect D7: a surrogate taken for the truth, and nothing that corrects the evidence at the end."""
     rough, right = chain(0)

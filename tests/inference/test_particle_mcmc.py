@@ -119,6 +119,7 @@ def shifted():
     ppl.scan(step, 0.0, length=2)
 
 
+@pytest.mark.slow
 def test_the_estimate_follows_sites_of_other_blocks():
     """b moves from 0 to 3 while a and z stay where they are: the estimate is then that of b = 3."""
     target, stays = (

@@ -134,6 +134,7 @@ def test_the_error_of_the_evidence_is_right():
     assert_calibrated(z_scores(METHOD, WALK[-1], 400, 30))
 
 
+@pytest.mark.slow
 def test_every_site_has_its_evidence():
     """Of the first n data, for all n, within four errors; and the first place given all data."""
     posterior = smc(WALK[-1].program, METHOD, key=jax.random.key(0), particles=2000, progress=False)

@@ -110,6 +110,7 @@ def test_a_missing_jacobian_is_caught():
     assert not result.passed(), result
 
 
+@pytest.mark.slow
 def test_a_wrong_energy_sign_is_caught():
     kernel = inf.NUTS(step_size=0.5, metric=WrongSign(jnp.ones(2)))
     result = sbc(cases()["scale"], key=jax.random.key(3), replications=100, kernel=kernel, warmup=100)

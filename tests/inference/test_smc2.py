@@ -125,6 +125,7 @@ def recorded():
 # -- the law ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evidence_parameters_and_paths_are_those_of_a_grid(exact):
     """Of runs that choose for themselves; their bias is far below these errors."""
     posteriors = [run(key=jax.random.key(seed)) for seed in range(50)]

@@ -91,6 +91,7 @@ class Enough(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [150, 230, 400])
 def test_a_run_that_was_broken_off_ends_its_warm_up_at_the_same_step(tmp_path, monkeypatch, at):
     """Broken off in the warm-up, between the look and its end, and after it."""

@@ -255,6 +255,7 @@ def kill_and_resume(path, placement, kills, draws, nap, *zarr, within=0.5, after
     return inf.Posterior.load(str(path) + ".result")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     same(kill_and_resume(tmp_path / "run", "threads", kills=2, draws=4000, nap=0.1), unbroken("threads", 4000))
 

@@ -80,6 +80,7 @@ def all_noise():
     return model()
 
 
+@pytest.mark.slow
 def test_no_two_values_share_noise():
     """GenJAX 0.10 handed one key to successive sites. Here every value of a large program is another number."""
     values = np.concatenate([np.ravel(x) for x in jax.tree.leaves(all_noise().simulate(KEY).choices)])

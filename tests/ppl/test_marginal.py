@@ -209,6 +209,7 @@ def test_simulation_runs_forward_and_knows_the_density():
     assert ppl.predict(marginal, KEY, num=2)["y"].shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_generate_weighs_given_choices_without_noise_of_the_removed():
     marginal = mixture(Y).marginal("z")
     trace, log_weight = marginal.generate(KEY, {"mu": jnp.array([-1.0, 0.5, 2.0])})
@@ -257,6 +258,7 @@ def test_gradients_are_finite_where_values_are_impossible():
     assert value == -jnp.inf and jnp.isfinite(slope).all()
 
 
+@pytest.mark.slow
 def test_steps_of_a_filter_sum_for_themselves():
     """What happens in one step of a loop that is taken step by step is summed there, and weighs exactly."""
 

@@ -53,8 +53,12 @@ def _finite(d, key, value):
     num = distributions.num_values(d)
     assert num is not None
     others = jax.vmap(lambda j: distributions.value_after(d, value, j))(jnp.arange(1, num))
-    probabilities = jax.vmap(lambda x: jnp.exp(distributions.log_prob_inside(d, x)))(others)
+    probabilities = jax.vmap(lambda x: _probability(d, x))(others)
     return Alternative(jnp.moveaxis(others, 0, -1), zero(jnp.moveaxis(probabilities, 0, -1)))
+
+
+def _probability(d, value):
+    return jnp.exp(distributions.log_prob_inside(d, value))
 
 
 def _poisson(d, key, value):

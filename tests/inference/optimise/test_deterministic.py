@@ -148,6 +148,7 @@ def test_a_density_without_maximum_is_told():
 # -- DADVI -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_linear_response_has_the_covariance_of_a_normal():
     """The mean field has the right means and is too narrow; linear response is as good as the noise is Normal, and for the
     means' own block exact: the law of a tilt."""
@@ -175,6 +176,7 @@ def test_full_rank_finds_a_normal():
         np.testing.assert_allclose(law.factor @ law.factor.T, covariance, atol=5 / math.sqrt(4000) * float(covariance.max()))
 
 
+@pytest.mark.slow
 def test_dadvi_on_a_logistic_regression():
     """Means to a tenth of a standard deviation, standard deviations of linear response to a tenth."""
     exact = exact_logistic()
@@ -185,6 +187,7 @@ def test_dadvi_on_a_logistic_regression():
     np.testing.assert_allclose(np.sqrt(np.diag(wider.law.factor @ wider.law.factor.T)), sd, rtol=0.1)
 
 
+@pytest.mark.slow
 def test_a_planted_sign_would_be_seen(monkeypatch):
     """Planted: the objective without the log Jacobian shrinks to the mode."""
     module = importlib.import_module("inference.optimise.dadvi")

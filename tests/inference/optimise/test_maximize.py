@@ -173,7 +173,7 @@ def test_twenty_of_them_in_a_row_end_it():
         ((elbo, PROGRAM), {}, "missing a required argument: 'guide'"),
         ((elbo, PROGRAM, guide(START)), {"free": "giude"}, "no argument 'giude'.*Did you mean 'guide'"),
         ((elbo, PROGRAM, guide(START)), {"free": "guide.psi"}, "no argument 'psi'.*Did you mean 'phi'"),
-        ((elbo, PROGRAM, guide(Fixed(START))), {}, "nothing to optimise in guide"),
+        ((elbo, PROGRAM, guide(Fixed(START))), {}, "nothing to learn in guide"),
         ((elbo, PROGRAM, guide({**START, "more": jnp.zeros(2)})), {}, "does not depend on guide.phi.*more.*Fixed"),
         ((expectation(lambda x: x**2), jnp.ones(())), {}, "say what is to be optimised, free=.*takes x"),
         ((elbo, PROGRAM, guide(START)), {"steps": 0}, "steps must be a whole number"),

@@ -33,7 +33,7 @@ from inference.vi.guides.spline import spline, unspline
 from ppl import dist, sample
 from tests.inference.vi.guides import FAMILIES, pair, plane, shaken, space, supports
 
-SLOW = ("coupling", "mixture of flows", "autoregressive", "low rank")  # to compile; the others stand for them
+SLOW = ("coupling", "mixture of flows", "masked autoregressive", "low rank")  # to compile; the others stand for them
 families = pytest.mark.parametrize(
     "family", [pytest.param(f, id=n, marks=[pytest.mark.slow] if n in SLOW else []) for n, f in FAMILIES.items()]
 )
@@ -149,6 +149,7 @@ def test_choices_lie_in_their_supports_and_their_density_has_the_jacobian():
         np.testing.assert_allclose(guide.log_density({"scale": scale, "x": x}), exact)
 
 
+@pytest.mark.slow
 def test_splines_are_monotone_and_have_inverses():
     with jax.enable_x64(True):
         raw = 2.0 * jax.random.normal(jax.random.key(0), (200, 11))

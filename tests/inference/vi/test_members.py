@@ -171,6 +171,7 @@ SECOND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SECOND)
 def test_derivatives_of_second_order(name):
     case = CASES["coins"]

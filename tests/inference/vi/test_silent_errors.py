@@ -101,6 +101,7 @@ def test_after_an_exception_nothing_runs_on():
         sample("x", dist.Normal(0.0, 1.0))
 
 
+@pytest.mark.slow
 def test_estimates_are_pure():
     """jit, vmap, scan and grad of an estimate give what plain calls give; and the key alone decides."""
     e = CASES["coins"].using("Enumerate, MeasureValued, Score")
