@@ -118,7 +118,7 @@ def finder(enc, picture, told=False):
         keep, reset = gates[:STATE], gates[STATE:]
         state = keep * state + (1 - keep) * jnp.tanh(run(enc["new"], jnp.concatenate([known, reset * state])))
         out = run(enc["say"], state)
-        on = sample(f"pres{t}", dist.Bernoulli(jax.nn.sigmoid(out[0] + 2.0) * on))
+        on = sample(f"pres{t}", dist.Bernoulli(jax.nn.sigmoid(out[0] + 5.0) * on))
         where = sample(f"where{t}", dist.Normal(out[1:4], jax.nn.softplus(out[4:] - 1.0)).mask(on == 1))
         glimpse = run(enc["glimpse"], crop(where, picture).reshape(-1))
         what = sample(f"what{t}", dist.Normal(glimpse[:WHAT], jax.nn.softplus(glimpse[WHAT:])).mask(on == 1))

@@ -363,7 +363,7 @@ def unmoved(d: Draws) -> Iterator[Finding]:
 
 def heavy_weights(d: Draws) -> Iterator[Finding]:
     """Of importance sampling: the weights have no variance."""
-    k = np.max(np.nan_to_num(d.stages.get("pareto_k", -np.inf), nan=-np.inf))
+    k = np.max(np.nan_to_num(d.stages.get("pareto_k", -np.inf), nan=-np.inf, posinf=np.inf))
     if k > 0.7:  # beyond it even smoothed weights need far too many draws (Vehtari et al., JMLR 25, 2024, arXiv:1507.02646)
         yield Finding(
             f"The weights have heavy tails (Pareto k {k:.2f}, above 0.7): the proposal misses a part of the posterior.",

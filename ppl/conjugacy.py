@@ -28,7 +28,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jax.scipy.special import gammaln
 
 from . import distributions
-from .choices import Choices, paths, put
+from .choices import Choices, Partial, paths, put
 from .interpreters import Assess
 from .linearity import AFFINE, NONE, SAME, SCALED, how
 from .log_sums import instead
@@ -240,7 +240,7 @@ def _family(address: str, row: Any) -> Family:
 
 def _not_conjugate(address: str, child: str, name: str, parameter: str, prior: str, family: type[Family]) -> str:
     options = [f"{p} of {n} ({_SAY[most]})" for (f, n, p), most in CHILDREN.items() if f is family]
-    what = "a factor" if not name else name if parameter.startswith("#") else f"{parameter} of {name}"
+    what = "a factor" if not name else name if parameter.startswith("#") or not parameter else f"{parameter} of {name}"
     return (
         f"site '{address}' cannot be integrated out exactly: '{child}' ({what}) is computed from it in a way that is not "
         f"conjugate to {prior}. What is: {', '.join(options)}. Keep the site, or integrate it by an algorithm: "
@@ -248,10 +248,20 @@ def _not_conjugate(address: str, child: str, name: str, parameter: str, prior: s
     )
 
 
+DATA = "its data"  # among the classes of distributions that a parameter may belong to
+
+
 class Parameters(Assess):
     """Assess, keeping the parameters of every site's distribution apart, under the name of its class."""
 
     keeps = ("parameters",)
+
+    def sample(self, name: str, d: Any, obs: Any, strategy: Any = None) -> Array:
+        value = super().sample(name, d, obs, strategy)
+        if obs is not None and not isinstance(obs, Partial):  # data may be computed from other sites, too
+            found = self.record.trees.setdefault("parameters", {}).setdefault(name, {})
+            found[DATA] = {"": jnp.asarray(obs, float)}
+        return value
 
     def relate(self, name: str, parameters: Any) -> None:
         if distributions.is_distribution(parameters):

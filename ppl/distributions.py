@@ -138,6 +138,18 @@ def integer_bounds(support: Any) -> tuple[Any, Any] | None:
     return (support.lower_bound, support.upper_bound) if isinstance(support, _INTEGERS) else None
 
 
+def bounds(support: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """The least and the largest value, where the support is all that lies between; None for any other, as the simplex."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    name = type(support).__name__.strip("_").lower()
+    if name == "boolean":
+        return np.asarray(0), np.asarray(1)
+    if name != "real" and not (hasattr(support, "lower_bound") or hasattr(support, "upper_bound")):
+        return None
+    return np.asarray(getattr(support, "lower_bound", -np.inf)), np.asarray(getattr(support, "upper_bound", np.inf))
+
+
 def num_values(d: Any) -> int | None:
     """How many values each element of `d` can take, where that is finite, known, and the same for all; else None."""
     bounds = integer_bounds(d.support) if d.support is not None else None

@@ -23,12 +23,13 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ._errors import quote
 from .choices import Choices, nest
 from .combinators import vmap
-from .distributions import dist
+from .distributions import bounds, dist
 from .generative import Generative, draw
 from .interpreters import Assess
 from .primitives import sample
@@ -168,7 +169,9 @@ def _check(program: Program, proposal: Any) -> None:
             raise ValueError(
                 f"Importance: site '{address}' has shape {row.shape}, but {other.shape} in the proposal; they must agree."
             )
-        if row.discrete != other.discrete or (row.support_name in REAL and other.support_name not in REAL):
+        mine, theirs = bounds(row.support), bounds(other.support)
+        narrower = mine and theirs and not (np.all(theirs[0] <= mine[0]) and np.all(mine[1] <= theirs[1]))
+        if row.discrete != other.discrete or narrower or (row.support_name in REAL and other.support_name not in REAL):
             raise ValueError(
                 f"Importance: site '{address}' is {row.support_name}, but {other.support_name} in the proposal, which never "
                 "proposes what the site can be."

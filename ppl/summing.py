@@ -121,7 +121,7 @@ class Unknown:
 
 def addresses(depends: set[str]) -> set[str]:
     """The removed sites among what something depends on."""
-    return {name.removeprefix("?") for name in depends if not name.startswith("#")}
+    return {name.removeprefix("?") for name in depends if not name.startswith("&")}
 
 
 def hidden(x: Array, sites: set[str], leaks: Mapping[str, Array]) -> Any:
@@ -155,7 +155,7 @@ def look(start: Callable[..., Any], fn: Callable, ways: Mapping[str, Any], args:
     leaks = {address: jnp.zeros(()) for address in ways}
     closed, shapes = jax.make_jaxpr(run, return_shape=True)(_first(ways), leaks, args)
     structure, compute = jax.tree.structure(shapes), jaxpr_as_fun(closed)
-    names = [*sorted(ways), *(f"?{address}" for address in sorted(ways)), *(f"#{i}" for i in range(len(args)))]
+    names = [*sorted(ways), *(f"?{address}" for address in sorted(ways)), *(f"&{i}" for i in range(len(args)))]
     depends = jax.tree.unflatten(structure, flow(closed.jaxpr, [{name} for name in names]))
 
     def evaluate(values: Mapping, args: list) -> Ran:
@@ -231,7 +231,7 @@ def combine(seen: Seen, ran: Ran, logs: dict, weights: dict, *, key: Any = None,
     Raises:
         ValueError: where a removed site is used outside its lane or step, or the support of another site depends on it.
     """
-    depends = jax.tree.map(lambda x: {n for n in x if n[0] != "#" or n in moving}, seen.depends, is_leaf=_is_set)
+    depends = jax.tree.map(lambda x: {n for n in x if n[0] != "&" or n in moving}, seen.depends, is_leaf=_is_set)
     seen = seen._replace(depends=depends)
     for found in depends.totals.values():
         _refuse_leaks(found)
@@ -362,7 +362,7 @@ def chain(
             f"{values} values. Let the carry remember less."
         )
     moving = [i for i in range(num) if lags[i]]
-    names = frozenset(f"#{i}" for i in moving)
+    names = frozenset(f"&{i}" for i in moving)
     shapes = jax.eval_shape(lambda c: seen.evaluate(_first(part.ways), c), leaves).returned
 
     def newest(x: Array, reduce: Callable) -> Array:
@@ -395,10 +395,10 @@ def chain(
     begin = (still, carried, dict.fromkeys(("prior", "total", "drawn"), one))
     (still, carried, _), (ys, trees, totals) = jax.lax.scan(step, begin, every, length=steps, reverse=reverse, unroll=unroll)
     seen = notes["seen"]
-    depends = [{n for n in x if n[0] != "#" or n in names} for x in seen.depends.returned]
+    depends = [{n for n in x if n[0] != "&" or n in names} for x in seen.depends.returned]
     arrays = _joined(still, [x[0] for x in carried], moving) + ys
     sites = set(seen.found)
-    gone = [{*addresses(x), *(sites if any(n[0] == "#" for n in x) else ())} for x in depends]
+    gone = [{*addresses(x), *(sites if any(n[0] == "&" for n in x) else ())} for x in depends]
     arrays = [hidden(x, found, part.leaks) if found else x for x, found in zip(arrays, gone, strict=True)]
     return seen.rebuild(arrays), trees, totals, notes["table"]
 
@@ -420,7 +420,7 @@ def _lags(seen: Seen, num: int) -> list[int]:
         new = [0] * num
         for i, depends in enumerate(seen.depends.returned[:num]):
             _refuse_leaks(depends)
-            before = [reach[j] for j in range(num) if f"#{j}" in depends]
+            before = [reach[j] for j in range(num) if f"&{j}" in depends]
             new[i] = max([1 if depends & seen.found.keys() else 0, *(lag + 1 for lag in before if lag)])
         if new == reach:
             return reach

@@ -17,6 +17,7 @@ import numpy as np
 
 import ppl
 from ppl._errors import nearest
+from ppl._keys import check_key, fold_name
 
 from ..posterior import Posterior
 from ..vi.approximation import posterior_of
@@ -75,7 +76,10 @@ class Fit:
                 f"{self.objective.__name__} takes {', '.join(self.args)}: a posterior needs a program called model and one "
                 "called guide. Draw from what was learned yourself: fit['...'].simulate(key)."
             )
-        key = jax.random.fold_in(self.key, DRAWS) if key is None else key
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise ValueError(f"draw: draws must be a whole number of at least 1, got {draws!r}.")
+        key = fold_name(self.key, "draws") if key is None else check_key(key, "draw")  # steps have numbers, not names
+        assert key is not None
         return posterior_of(model, guide, key=key, draws=draws, made=self.provenance)
 
     def plot(self):

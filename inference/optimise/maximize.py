@@ -11,6 +11,7 @@ transformation. A step where some number is not finite is left out and counted; 
 """
 
 import time
+import zlib
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -106,7 +107,8 @@ def maximize(
     _refuse_ignored(objective, chosen, traced, arrays)
     state = Climb(numbers, optimizer.init(numbers), jnp.int32(0))
     patterns = tuple(objective.patterns.items())
-    name = ("maximize", objective.fn, patterns, chosen.names, samples, optimizer, jax.tree.structure(rest), _constants(rest))
+    text = zlib.crc32(str(traced.jaxpr).encode())  # what the function finds outside its arguments may have changed
+    name = ("maximize", objective.fn, patterns, chosen.names, samples, optimizer, text, _constants(rest))
     advance = compiled(partial(_some, traced.jaxpr, optimizer), name, state, arrays, traced.consts, key, _ZERO, _ZERO)
     with opened(store, advance.text() if store else "", given, key, advance.shapes, steps) as held:
         advance.wait()

@@ -4,7 +4,7 @@
 inf.maximize(elbo, program | data, guide(phi), steps=100_000, until=inf.optimise.Stalled(), key=key)
 ```
 A rule has one method, `reached(values)`: why to stop now, in a few words, or None. It is shown all values (steps,) when there
-are 200, and then each time their number has grown by a tenth. So where a run stops follows from its values alone, not from the
+are 500, and then each time their number has grown by a tenth. So where a run stops follows from its values alone, not from the
 machine or from interruptions.
 """
 

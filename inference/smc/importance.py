@@ -68,14 +68,17 @@ def importance(
 
 
 def smooth(log_weights) -> tuple[jax.Array, float]:
-    """Pareto-smoothed log weights (N,), and k: NaN where fewer than 25 say nothing of their tail, -inf where they are all the
-    same. Weights of zero stay zero."""
+    """Pareto-smoothed log weights (N,), and k: NaN where fewer than 25 draws say nothing of their tail, infinite where so few
+    of more have any weight, -inf where they are all the same. Weights of zero stay zero."""
     raw = np.asarray(log_weights, np.float64)
-    alive = raw > -np.inf
+    alive = raw > max(np.max(raw) - 700.0, -np.inf)  # the others are zero beside the largest, whatever they are
     if alive.sum() < 25:
-        return jnp.asarray(log_weights), float("nan")
+        return jnp.asarray(log_weights), float("nan" if len(raw) < 25 else "inf")
     if np.ptp(raw[alive]) < 1e-6:
         return jnp.asarray(log_weights), float("-inf")
     out = raw.copy()
-    out[alive], k = array_stats().psislw(-raw[alive])  # it is made for leave-one-out, and so takes the negative
+    try:
+        out[alive], k = array_stats().psislw(-raw[alive])  # it is made for leave-one-out, and so takes the negative
+    except ValueError:  # the largest are all the same: a tail of a few values, and no more
+        k = -np.inf
     return jnp.asarray(out, log_weights.dtype), float(k)

@@ -47,7 +47,7 @@ def posterior_of(program: ppl.Program, guide: Any, *, key: jax.Array, draws: int
         values = jax.jit(jax.vmap(lambda program, choices: program.values(choices), (None, 0)))(program, choices)
         choices = merge(choices, nest({name: x for name, x in flatten(values).items() if name in deterministic}))
     log_weights = np.asarray(log_weights)
-    k = np.nan if not np.any(np.isfinite(log_weights)) else smooth(log_weights)[1]
+    k = smooth(log_weights)[1] if np.any(np.isfinite(log_weights)) else np.inf  # no draw is possible in the program
     log_evidence, error = _evidence(log_weights)
     posterior = Posterior(
         jax.tree.map(lambda x: np.asarray(x)[None], choices),

@@ -84,6 +84,8 @@ class Expectation:
         Raises:
             ValueError: for what is not a strategy. A pattern that fits no site is found when the expectation is estimated.
         """
+        if not isinstance(strategies, Mapping):
+            raise ValueError(f'using: expected strategies by site, as in {{"z": Score()}}, got {type(strategies).__name__}.')
         for pattern, strategy in strategies.items():
             if not isinstance(strategy, Strategy):
                 what = f"the class {strategy.__name__}" if isinstance(strategy, type) else type(strategy).__name__

@@ -30,18 +30,16 @@ def weighed(game: Game, played: Played, table: dict) -> tuple[jax.Array, jax.Arr
     for a baseline."""
     enumerated = [(path, row) for path, row in paths(table) if row.strategy is not None and row.strategy.num is not None]
     if not enumerated:
-        return _with_alternatives(game, {}, played, table)
+        return played.estimate + _tried(game, {}, played, table), played.free_score
     nums = _nums(enumerated)
     groups = [list(group) for group in np.array_split(np.arange(len(nums)), len(nums) if len(nums) <= LEVELS else 2)]
 
     def at(*rows):
         forced = _forced(enumerated, [row[i] for row in rows for i in range(len(row))])
         played = game(forced)[0]
-        value, score = _with_alternatives(game, forced, played, table)
-        weight = jnp.exp(played.log_weight)
-        # what has next to no weight counts nothing where it is not finite
-        counts = (weight > NOTHING) | jnp.isfinite(value)
-        return jnp.where(counts, value, 0.0) * weight, lax.stop_gradient(weight) * score
+        weight = jnp.exp(played.log_tried)
+        value = _counted(played.estimate, weight) + _tried(game, forced, played, table)
+        return value, lax.stop_gradient(weight) * played.free_score
 
     # every group is a vmap of its own: what depends on the first sites alone is computed for these alone
     for i in reversed(range(len(groups))):
@@ -50,10 +48,20 @@ def weighed(game: Game, played: Played, table: dict) -> tuple[jax.Array, jax.Arr
     return jnp.sum(values), jnp.sum(scores)
 
 
-def _with_alternatives(game: Game, forced: dict, played: Played, table: dict) -> tuple[jax.Array, jax.Array]:
-    """The estimate of a play, with the differences that come of trying other values."""
+def _counted(value, weight):
+    """What has next to no weight counts nothing where it is not finite."""
+    return jnp.where((weight > NOTHING) | jnp.isfinite(value), value, 0.0) * weight
+
+
+def _value(played: Played):
+    """The value of a play, by its own weight: what is enumerated may depend on what was forced."""
+    return _counted(played.value, jnp.exp(played.log_tried))
+
+
+def _tried(game: Game, forced: dict, played: Played, table: dict) -> jax.Array:
+    """Zero, with the gradient that comes of trying other values; each play by its own weight of the enumerated sites."""
     if not played.alternatives:
-        return played.estimate, played.free_score
+        return jnp.zeros(())
     rows, every = dict(paths(table)), sorted(played.alternatives.items())
     swaps: dict[tuple[str, ...], list[Swap]] = {path: [] for path, _ in every}
     coefficients = []
@@ -68,9 +76,10 @@ def _with_alternatives(game: Game, forced: dict, played: Played, table: dict) ->
         summed = jnp.sum(mine.coefficient, axis=[i for i in range(len(shape)) if i not in axes])
         coefficients.append(jnp.moveaxis(summed, -1, 0).reshape(-1))
     forcings = {path: jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts) for path, parts in swaps.items()}
-    values = jax.vmap(lambda swap: game({**forced, **swap})[0].value)(forcings)
-    differences = lax.stop_gradient(values - played.value)
-    return played.estimate + jnp.vdot(differences, zero(jnp.concatenate(coefficients))), played.free_score
+    values = jax.vmap(lambda swap: _value(game({**forced, **swap})[0]))(forcings)
+    differences = lax.stop_gradient(values - _value(played))
+    # zero, also where a difference is infinite
+    return zero(jnp.vdot(differences, jnp.concatenate(coefficients)))
 
 
 def _turns(row, alternative) -> tuple[int, ...]:

@@ -31,6 +31,9 @@ def named(who: str, objective: Any, args: tuple) -> dict[str, Any]:
         bound = inspect.signature(objective.fn).bind(*args)
     except TypeError as error:
         raise ValueError(f"{who}: {objective.__name__} was given {len(args)} arguments: {error}.") from None
+    for name, value in bound.arguments.items():
+        if isinstance(value, ppl.Model):
+            raise ValueError(f"{who}: the argument {name} is the model {value.__name__} itself. Call it with its arguments.")
     out: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         many = bound.signature.parameters[name].kind == inspect.Parameter.VAR_POSITIONAL

@@ -50,7 +50,7 @@ class Played(NamedTuple):
 
     - `value`: what the objective returned, a scalar.
     - `score`, `extra`: of all sites; `free_score`: of those that have no baseline.
-    - `log_weight`: of the enumerated values.
+    - `log_tried`: of the enumerated values.
     - `misfit`: of learned baselines: how far their guesses are from the value, squared; its gradient matters alone.
     - `alternatives`: what other values to try, by path of the site.
     """
@@ -59,7 +59,7 @@ class Played(NamedTuple):
     score: jax.Array
     free_score: jax.Array
     extra: jax.Array
-    log_weight: jax.Array
+    log_tried: jax.Array
     misfit: jax.Array
     alternatives: dict[tuple[str, ...], Alternative]
 
@@ -74,14 +74,14 @@ class Play(Drawing):
     """Draw every site as its strategy says. `patterns` say what strategy sites have that are not as the model says."""
 
     keeps = ("choices", "alternatives", "guesses", "visited")
-    passes = ("score", "free_score", "extra", "log_weight")
+    passes = ("score", "free_score", "extra", "log_tried")
 
     def __init__(self, inputs: Inputs, *structure: Any) -> None:
         super().__init__(inputs, *structure)
         self.patterns: dict[str, Strategy] = {}
         self.used: set[str] = set()  # those that some site matched
         self.soft: set[str] = set()  # discrete sites whose values lie between the whole numbers
-        self.known: tuple[Any, Any] = (None, None)  # a value, and its log density: need not be computed again
+        self.known: tuple[Any, Any, Any] = (None, None, None)  # a distribution, a value, its log density
 
     def child(self, inputs, rules=None, name=""):
         child: Any = super().child(inputs, rules, name)
@@ -105,8 +105,8 @@ class Play(Drawing):
         return default_strategy(site.distribution) if site.strategy is None else site.strategy
 
     def log_prob(self, d, value, *, inside):
-        of, log_p = self.known
-        if of is value:
+        of, at, log_p = self.known
+        if of is d and at is value:
             return jnp.sum(log_p, axis=range(len(d.batch_shape), log_p.ndim)) if log_p.ndim > len(d.batch_shape) else log_p
         if self.soft and distributions.is_soft(d, value):
             return distributions.log_prob_soft(d, value)
@@ -144,8 +144,8 @@ class Play(Drawing):
             value = distributions.value_number(d, forced.number)
             log_p = distributions.log_prob_inside(d, value)
         if not distributions.is_masked(site.distribution):
-            self.known = value, log_p
-        self.add("log_weight", self._latent_part(site, d, log_p))
+            self.known = site.distribution, value, log_p
+        self.add("log_tried", self._latent_part(site, d, log_p))
         self.put("visited", site.name, self._latent_part(site, d, jnp.ones(d.batch_shape)))
         return value
 
@@ -198,7 +198,7 @@ def play(fn, key, args: tuple, patterns: dict[str, Strategy], forced: dict) -> t
         score=total("score"),
         free_score=total("free_score"),
         extra=total("extra"),
-        log_weight=jnp.where(repeated > 0, -jnp.inf, total("log_weight")),
+        log_tried=jnp.where(repeated > 0, -jnp.inf, total("log_tried")),
         misfit=misfit,
         alternatives=dict(paths(record.trees.get("alternatives", {}))),
     )

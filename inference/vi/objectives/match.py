@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppl._errors import nearest
-from ppl.distributions import same_support
+from ppl.distributions import bounds, same_support
 from ppl.site import SiteInfo
 
 
@@ -77,31 +77,19 @@ def _same_support(name: str, wanted: SiteInfo, drawn: SiteInfo) -> None:
 
 
 def _told(row: SiteInfo) -> str:
-    bounds = _bounds(row.support)
-    if bounds is None or "interval" not in row.support_name or bounds[0].size * bounds[1].size > 1:
+    ends = bounds(row.support)
+    if ends is None or "interval" not in row.support_name or ends[0].size * ends[1].size > 1:
         return row.support_name
-    return f"{row.support_name} from {bounds[0].item():g} to {bounds[1].item():g}"
+    return f"{row.support_name} from {ends[0].item():g} to {ends[1].item():g}"
 
 
 def _within(wanted: SiteInfo, drawn: SiteInfo) -> bool:
     """Whether what the guide draws is possible in the model, and neither leaves dimensions out."""
     if wanted.discrete != drawn.discrete:
         return False
-    outer, inner = _bounds(wanted.support), _bounds(drawn.support)
+    outer, inner = bounds(wanted.support), bounds(drawn.support)
     if outer is not None and inner is not None:
         return bool(np.all(outer[0] <= inner[0]) and np.all(inner[1] <= outer[1]))
     if outer is not None and np.all(np.isinf(outer)):  # on all the real line
         return drawn.unconstrained == drawn.shape
     return same_support(wanted.support, drawn.support)
-
-
-def _bounds(support: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """The least and the largest value, where the support is all that lies between; None for any other, as the simplex."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    name = type(support).__name__.strip("_").lower()
-    if name == "boolean":
-        return np.asarray(0), np.asarray(1)
-    if name != "real" and not (hasattr(support, "lower_bound") or hasattr(support, "upper_bound")):
-        return None
-    return np.asarray(getattr(support, "lower_bound", -np.inf)), np.asarray(getattr(support, "upper_bound", np.inf))

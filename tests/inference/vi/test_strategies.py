@@ -61,7 +61,7 @@ def one_noise(self, name):
 
 
 def no_weight(self, kind, value, add=Play.add):
-    if kind != "log_weight":
+    if kind != "log_tried":
         add(self, kind, value)
 
 
