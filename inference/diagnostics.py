@@ -52,5 +52,6 @@ def footer(posterior) -> str:
     if made.get("gradients") is not None:
         parts.append(f"{made['gradients']:,} gradients")
     if "sampling_seconds" in made:
-        parts.append(f"{made['sampling_seconds']:.2f} s sampling, {made['compile_seconds']:.2f} s compiling")
+        compiling = f", {made['compile_seconds']:.2f} s compiling" if "compile_seconds" in made else ""
+        parts.append(f"{made['sampling_seconds']:.2f} s sampling{compiling}")
     return ", ".join(parts)

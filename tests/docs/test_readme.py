@@ -73,6 +73,16 @@ def test_the_lines_about_populations_run(names):
     assert off < 5 * np.hypot(out["melted"].log_evidence_error, out["nested"].log_evidence_error)
 
 
+def test_the_lines_about_objectives_run(names):
+    import jax
+
+    code = block("python", 3).replace("steps=2000", "steps=500, progress=False")
+    out = names | {"key": jax.random.key(1)}
+    exec(compile(code, "README.md", "exec"), out)
+    assert out["exact"].log_evidence > out["fit"].value - 0.5  # a bound is below, but for its noise
+    assert "evidence" in repr(out["rough"])
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (Path(__file__).parents[2] / target).exists(), target
