@@ -293,7 +293,8 @@ def main() -> None:
             f"float32; one more object has the prior probability {PRIOR}, a pixel the sd {NOISE}. Asked for: enumerated at "
             "most 2 times measure-valued (published 3.6), and counts right on 95% of held-out pictures. "
             + machine(("jax", "optax", "scikit-learn"))
-            + " The machine was shared with other work: ratios are medians over rounds in which all take their turn, with "
+            + " One seed; where presences begin and their prior were chosen by the counts of held-out pictures. "
+            "The machine was shared with other work: ratios are medians over rounds in which all take their turn, with "
             "quartiles in brackets; seconds of training and compilation vary with the load. Mflop: what XLA counts in a step "
             "of Adam before it optimises."
         )

@@ -22,12 +22,13 @@ from jax import Array
 
 from . import distributions
 from ._keys import fold_name
+from .chains import chain
 from .choices import flatten
 from .drawing import Drawing
 from .interpreter import Interpreter, Record, activate, current
 from .interpreters import Assess, Fill, Forecast, Generate, Inspect, Simulate, draw_site, weighed
 from .site import Site, describe_distribution, within
-from .summing import MOST, Scope, chain, combine, look, on_grid, single
+from .summing import MOST, Scope, combine, look, on_grid, single
 
 DRAWING = (Simulate, Generate, Forecast, Fill)
 DENSITIES = ("log_prior", "log_likelihood", "log_weight")

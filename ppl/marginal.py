@@ -57,6 +57,12 @@ def marginal(program: Program, *addresses: str, by: Any = None) -> Any:
     """See `Program.marginal`."""
     if not addresses:
         raise ValueError("marginal needs the address of a site to remove, such as program.marginal('z').")
+    for address in addresses:
+        if not isinstance(address, str):
+            raise ValueError(f"marginal takes addresses one by one, as in marginal('z', 'w'), but got {address!r}.")
+    if by is not None and (isinstance(by, type) or not hasattr(by, "marginal")):
+        what = f"the class {by.__name__}; make one" if isinstance(by, type) else repr(by)
+        raise ValueError(f"marginal: by must be an algorithm such as ppl.Importance(10), got {what}.")
     if by is not None:
         return by.marginal(program, addresses)
     rows = program.sites()

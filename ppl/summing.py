@@ -4,9 +4,7 @@
 evaluated under `jax.vmap` over all numbers: JAX repeats only what does depend. Then totals are summed in probability. A
 continuous site is an input too; its family says what the totals integrate to (see `conjugacy.py`).
 
-`chain` is the forward algorithm along a scan (Baum, Petrie, Soules and Weiss, Annals of Math. Statistics 41, 1970). It keeps
-the carry and a log weight for each of the K^L values of the last L sites, as many as the carry remembers; for a hidden Markov
-model L = 1. A step costs K^(L + 1). The prior is summed apart from the whole, so that tempering still begins at the prior.
+The prior is summed apart from the whole, so that tempering still begins at the prior. Of a loop see `chains.py`.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,7 +26,6 @@ from .log_sums import level, log_sum
 from .site import Table
 
 MOST = 2**16  # values tried at the same time
-MEMORY = 3  # how many steps back a carry may remember
 
 
 class Scope(NamedTuple):
@@ -153,7 +150,7 @@ def look(start: Callable[..., Any], fn: Callable, ways: Mapping[str, Any], args:
         return jax.tree.unflatten(notes["tree"], leaves)
 
     leaks = {address: jnp.zeros(()) for address in ways}
-    closed, shapes = jax.make_jaxpr(run, return_shape=True)(_first(ways), leaks, args)
+    closed, shapes = jax.make_jaxpr(run, return_shape=True)(first_values(ways), leaks, args)
     structure, compute = jax.tree.structure(shapes), jaxpr_as_fun(closed)
     names = [*sorted(ways), *(f"?{address}" for address in sorted(ways)), *(f"&{i}" for i in range(len(args)))]
     depends = jax.tree.unflatten(structure, flow(closed.jaxpr, [{name} for name in names]))
@@ -165,7 +162,7 @@ def look(start: Callable[..., Any], fn: Callable, ways: Mapping[str, Any], args:
     return Seen(evaluate, depends, rebuild, ways, inner.scope.found, inner.table, inner.prefix)
 
 
-def _first(ways: Mapping[str, Any]) -> dict[str, Array]:
+def first_values(ways: Mapping[str, Any]) -> dict[str, Array]:
     return {address: jnp.zeros((), jnp.int32) if way is None else way.start for address, way in ways.items()}
 
 
@@ -186,7 +183,7 @@ def on_grid(seen: Seen, args: list[Array], key: Any = None) -> tuple[Ran, dict[s
         )
 
     def at(*numbers: Array) -> tuple:
-        values = _first(seen.ways) | dict(zip(discrete, numbers, strict=True))
+        values = first_values(seen.ways) | dict(zip(discrete, numbers, strict=True))
 
         def logs(**given: Array) -> dict:
             return _logs(seen, seen.evaluate(values | given, args))
@@ -234,7 +231,7 @@ def combine(seen: Seen, ran: Ran, logs: dict, weights: dict, *, key: Any = None,
     depends = jax.tree.map(lambda x: {n for n in x if n[0] != "&" or n in moving}, seen.depends, is_leaf=_is_set)
     seen = seen._replace(depends=depends)
     for found in depends.totals.values():
-        _refuse_leaks(found)
+        refuse_leaks(found)
     for kind in depends.totals.keys() - {"log_prior", "log_likelihood", "log_weight"}:
         _refuse(depends.totals[kind], "the value or the support of another site")
     states = {"prior": weights["prior"], "total": weights["total"], "drawn": weights["drawn"], "data": weights["total"]}
@@ -267,7 +264,7 @@ def _trees(seen: Seen, ran: Ran, sums: dict, totals: dict) -> tuple[Choices, set
             if found and kind == "values":
                 dropped.add(address)
                 continue
-            _refuse_leaks(found)
+            refuse_leaks(found)
             if found and kind == "pointwise":
                 assert data is not None
                 value, data = data[: value.size].reshape(value.shape), data[value.size :]
@@ -299,7 +296,7 @@ def _is_set(x: Any) -> bool:
     return isinstance(x, set)
 
 
-def _refuse_leaks(found: set[str]) -> None:
+def refuse_leaks(found: set[str]) -> None:
     leaked = {name[1:] for name in found if name[0] == "?"}
     if leaked:
         raise ValueError(
@@ -309,125 +306,9 @@ def _refuse_leaks(found: set[str]) -> None:
 
 
 def _refuse(found: set[str], what: str) -> None:
-    _refuse_leaks(found)
+    refuse_leaks(found)
     if found:
         raise ValueError(
             f"site {quote(sorted(addresses(found)))} cannot be removed: {what} is computed from it. Only densities may depend "
             "on a site that is removed."
         )
-
-
-# -- chains ----------------------------------------------------------------------------------------------------------------
-
-
-def chain(
-    starts: tuple[Callable, Any], part: Any, init: Any, every: Any, steps: int, draws: Callable, *, reverse: bool, unroll: Any
-) -> tuple | None:
-    """A scan by the forward algorithm; None where the carry does not depend on removed sites of its steps.
-
-    `starts`: interpreters for a step, given its inputs; one that looks at shapes only, and the one that asks
-    (None where the program is taken step by step).
-
-    Returns what the scan returns, trees and totals with an axis of time, and the table of a step.
-    """
-    leaves, tree = jax.tree.flatten(init)
-    leaves = [jnp.asarray(x) for x in leaves]
-    num = len(leaves)
-
-    def step_seen(now: Any, leaves: list, start: Callable = starts[1]) -> Seen:
-        inputs, x = now
-        return look(partial(start, inputs), lambda *c: part.fn(jax.tree.unflatten(tree, c), x), part.ways, leaves)
-
-    seen = step_seen(jax.tree.map(lambda x: x[0], every), leaves, starts[0])
-    lags = _lags(seen, num)
-    memory = max(lags, default=0)
-    if memory == 0:
-        return None
-    if starts[1] is None:
-        raise ValueError(
-            f"site {quote(seen.found)} was removed, but a program that is taken step by step may remove sites of single steps "
-            "only, and the carry of its ppl.scan depends on this one. Keep it, or use the program's whole density."
-        )
-    real = [address for address, count in seen.found.items() if not count]
-    if real:
-        raise ValueError(
-            f"site {quote(real)} cannot be integrated out by conjugacy along ppl.scan, because the carry depends on it. If "
-            "the model is linear and Gaussian, inf.exact has the Kalman filter."
-        )
-    values = size(tuple(seen.found.values()))
-    states, old = values**memory, values ** (memory - 1)
-    if states * values > MOST:
-        raise ValueError(
-            f"summing out {quote(seen.found)} along ppl.scan needs {states} states, for its carry remembers {memory} steps of "
-            f"{values} values. Let the carry remember less."
-        )
-    moving = [i for i in range(num) if lags[i]]
-    names = frozenset(f"&{i}" for i in moving)
-    shapes = jax.eval_shape(lambda c: seen.evaluate(_first(part.ways), c), leaves).returned
-
-    def newest(x: Array, reduce: Callable) -> Array:
-        """From (states, values, ...) to states: the site of now becomes the newest, and the oldest is forgotten."""
-        x = jnp.moveaxis(x, 1, 0).reshape(values, old, values, *x.shape[2:])
-        return reduce(jnp.moveaxis(x, 2, 0)).reshape(states, *x.shape[3:])
-
-    def step(state: tuple, now: Any) -> tuple:
-        still, carried, weights = state
-        seen = step_seen(now, _joined(still, [x[0] for x in carried], moving))
-        grid = jax.vmap(lambda carried: on_grid(seen, _joined(still, carried, moving)))(carried)
-        key = draws(now[0])
-        left = combine(seen, *grid, weights, key=key, moving=names)
-        again = None if key is None else fold(key, 1)
-        weights = {
-            kind: newest(left.joint[kind], partial(log_sum, key=again if kind == "total" else None)) - level(left.sums[kind])
-            if kind in left.joint
-            else weights[kind]
-            for kind in weights
-        }
-        carried = [newest(grid[0].returned[i], lambda x: x[0]) for i in moving]
-        still = [left.returned[i] for i in range(num) if i not in moving]
-        notes.update(seen=seen, table=left.table)
-        return (still, carried, weights), (left.returned[num:], left.trees, left.totals)
-
-    notes: dict[str, Any] = {}
-    one = jnp.where(jnp.arange(states) == 0, 0.0, -jnp.inf).astype(jnp.result_type(float))
-    carried = [jnp.broadcast_to(leaves[i].astype(shapes[i].dtype), (states, *leaves[i].shape)) for i in moving]
-    still = [x for i, x in enumerate(leaves) if i not in moving]
-    begin = (still, carried, dict.fromkeys(("prior", "total", "drawn"), one))
-    (still, carried, _), (ys, trees, totals) = jax.lax.scan(step, begin, every, length=steps, reverse=reverse, unroll=unroll)
-    seen = notes["seen"]
-    depends = [{n for n in x if n[0] != "&" or n in names} for x in seen.depends.returned]
-    arrays = _joined(still, [x[0] for x in carried], moving) + ys
-    sites = set(seen.found)
-    gone = [{*addresses(x), *(sites if any(n[0] == "&" for n in x) else ())} for x in depends]
-    arrays = [hidden(x, found, part.leaks) if found else x for x, found in zip(arrays, gone, strict=True)]
-    return seen.rebuild(arrays), trees, totals, notes["table"]
-
-
-def _joined(still: list, carried: list, moving: list[int]) -> list:
-    """The leaves of a carry, in order."""
-    rest, own = iter(still), iter(carried)
-    return [next(own) if i in moving else next(rest) for i in range(len(still) + len(carried))]
-
-
-def _lags(seen: Seen, num: int) -> list[int]:
-    """How many steps back each leaf of the carry, as a step meets it, tells of removed sites.
-
-    Raises:
-        ValueError: where it tells of more than `MEMORY` steps.
-    """
-    reach = [0] * num
-    while True:
-        new = [0] * num
-        for i, depends in enumerate(seen.depends.returned[:num]):
-            _refuse_leaks(depends)
-            before = [reach[j] for j in range(num) if f"&{j}" in depends]
-            new[i] = max([1 if depends & seen.found.keys() else 0, *(lag + 1 for lag in before if lag)])
-        if new == reach:
-            return reach
-        if max(new) > MEMORY:
-            raise ValueError(
-                f"site {quote(seen.found)} cannot be summed out along ppl.scan: the carry depends on its values at more than "
-                f"{MEMORY} steps back. Make the whole state of the chain the site, as in sample('state', "
-                "dist.Categorical(transition[state])), and carry that alone."
-            )
-        reach = new

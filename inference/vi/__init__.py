@@ -1,5 +1,6 @@
 """Programmable variational inference: objectives are programs, gradients are choices."""
 
+from ..fixed import Fixed
 from .diagnose import Gradients, Tried, diagnose_gradients
 from .expectation import Expectation, expectation
 from .guides import (
@@ -62,6 +63,7 @@ __all__ = [
     "DisARM",
     "Enumerate",
     "Expectation",
+    "Fixed",
     "FullRank",
     "Gradients",
     "Guide",

@@ -41,6 +41,10 @@ class Score(Strategy):
 
     baseline: Any = None
 
+    def __check_init__(self):
+        if isinstance(self.baseline, str):
+            raise ValueError(f"Score: a baseline is a number, an array or Learned(...), got {self.baseline!r}.")
+
     def choose(self, d, key):
         value = lax.stop_gradient(distributions.draw(d, key))
         score = distributions.log_prob_inside(d, value)
