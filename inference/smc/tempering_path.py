@@ -60,7 +60,8 @@ class Tempering(eqx.Module):
         if self.reference.program is None:
             raise ValueError(
                 "smc: the reference is a posterior that does not know its program, so the density of its draws is not known. "
-                "Give it back what was conditioned: dataclasses.replace(posterior, program=program)."
+                "Run a filter with history=Paths(), for its last steps alone are no draws of the program. Give any other back "
+                "what was conditioned: dataclasses.replace(posterior, program=program)."
             )
         _check_reference(target, self.reference.program, "the reference's program")
         return TemperingPath(target, self.reference.program, OtherPosterior.of(self.reference, target))

@@ -68,7 +68,7 @@ def test_a_key_that_depends_on_the_order_of_sites(monkeypatch, x64):
 def test_given_choices_that_are_ignored(monkeypatch, x64):
     class Deaf(interpreters.Generate):
         def latent(self, site):
-            return interpreters._draw(self, site)
+            return interpreters.draw_site(self, site)
 
     monkeypatch.setattr(ppl.program, "Generate", Deaf)
     must_fail(laws.generate_brackets, good("plain"))
