@@ -16,7 +16,6 @@ site `index`, which of the draws was picked. Its gradient is a score by default;
 less noise, and costs the rest of the program K times. With one draw the output is the proposal itself.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +31,7 @@ from .combinators import vmap
 from .distributions import bounds, dist
 from .generative import Generative, draw
 from .interpreters import Assess
+from .log_sums import log_mean
 from .primitives import sample
 from .program import Program
 from .random_weight import Normaliser, latent_sites, likelihood_sites
@@ -71,7 +71,7 @@ class Importance(Normaliser):
 
     def log_evidence(self, program: Program) -> Array:
         _, _, log_weights = _weighted(program, self._proposal(program), self.num)
-        return _log_mean(log_weights)
+        return log_mean(log_weights)
 
     def _proposal(self, program: Program) -> Program | Generative:
         """The proposal for this program."""
@@ -101,11 +101,11 @@ class Picked(Generative, eqx.Module):
         if self.num == 1:
             return draw(self.proposal)
         every, log_p, log_weights = _weighted(self.program, self.proposal, self.num)
-        log_mean = _log_mean(log_weights)
-        alive = log_mean > -jnp.inf
+        level = log_mean(log_weights)
+        alive = level > -jnp.inf
         index = sample("index", dist.Categorical(logits=jnp.where(alive, log_weights, 0.0)))
         choices = jax.tree.map(lambda x: x[index], every)
-        return choices, jnp.where(alive, log_p[index] - log_mean, jnp.inf)  # a draw of no weight counts as none
+        return choices, jnp.where(alive, log_p[index] - level, jnp.inf)  # a draw of no weight counts as none
 
     def density(self, choices: Choices) -> Array:
         log_q = self.proposal.log_density(choices)
@@ -113,8 +113,8 @@ class Picked(Generative, eqx.Module):
             return log_q
         log_p = self.program.log_density(choices)
         _, _, log_weights = _weighted(self.program, self.proposal, self.num - 1)
-        log_mean = _log_mean(jnp.append(log_weights, log_p - log_q))
-        return jnp.where(log_p > -jnp.inf, log_p - log_mean, -jnp.inf)
+        level = log_mean(jnp.append(log_weights, log_p - log_q))
+        return jnp.where(log_p > -jnp.inf, log_p - level, -jnp.inf)
 
     def sites(self) -> dict[str, SiteInfo]:
         """The program's latent sites, by address."""
@@ -143,10 +143,6 @@ def _weighted(program: Program, proposal: Any, num: int) -> tuple[Choices, Array
         return choices, log_p, log_p - log_q
 
     return vmap(one, axis_size=num)()
-
-
-def _log_mean(log_weights: Array) -> Array:
-    return jax.nn.logsumexp(log_weights) - math.log(len(log_weights))
 
 
 def _check(program: Program, proposal: Any) -> None:

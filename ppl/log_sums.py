@@ -6,6 +6,7 @@ else, and 0 at the others; through a forward algorithm that is backward sampling
 demonstrations, arXiv:2002.00876.)
 """
 
+import math
 from typing import Any
 
 import jax
@@ -23,6 +24,11 @@ def log_sum(x: Array, key: Any = None) -> Array:
         return whole
     term = jnp.take_along_axis(x, jax.random.categorical(key, x, axis=0)[None], 0)[0]
     return instead(whole, term)
+
+
+def log_mean(log_weights: Array) -> Array:
+    """Log of the mean of exp(log_weights) (K,), a scalar."""
+    return jax.nn.logsumexp(log_weights) - math.log(len(log_weights))
 
 
 def instead(value: Array, other: Array) -> Array:

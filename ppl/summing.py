@@ -163,6 +163,7 @@ def look(start: Callable[..., Any], fn: Callable, ways: Mapping[str, Any], args:
 
 
 def first_values(ways: Mapping[str, Any]) -> dict[str, Array]:
+    """Some value of each removed site, by address: the number 0, or where a family says that a continuous one may begin."""
     return {address: jnp.zeros((), jnp.int32) if way is None else way.start for address, way in ways.items()}
 
 
@@ -297,6 +298,7 @@ def _is_set(x: Any) -> bool:
 
 
 def refuse_leaks(found: set[str]) -> None:
+    """Raise ValueError where among what a density depends on there is a removed site's value from outside its own part."""
     leaked = {name[1:] for name in found if name[0] == "?"}
     if leaked:
         raise ValueError(

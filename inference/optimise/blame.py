@@ -13,9 +13,9 @@ import numpy as np
 import ppl
 from ppl.choices import flatten, nest, paths
 from ppl.interpreter import Inputs, activate
-from ppl.interpreters import Assess
 
 from ..vi.expectation import Expectation
+from ..vi.objectives.minibatch import Densities
 from ..vi.play import Play
 
 
@@ -30,12 +30,6 @@ class Watched(Play):
         if program is not None:
             self.record.trees.setdefault("choices", {})[name] = out[0]
         return out
-
-
-class Audited(Assess):
-    """Assess, keeping the density of every site."""
-
-    keeps = ("densities",)
 
 
 def blame(objective: Expectation, args: dict[str, Any], key: jax.Array) -> str:
@@ -56,7 +50,7 @@ def blame(objective: Expectation, args: dict[str, Any], key: jax.Array) -> str:
         for name, program in given.items():
             for choices in _by_draw(trees.get("choices", {})):
                 if isinstance(program, ppl.Program) and _latent(program) == set(choices):
-                    audited, _ = program.interpret(Audited, given=program.complete(nest(choices)))
+                    audited, _ = program.interpret(Densities, given=program.complete(nest(choices)))
                     audits[name] = audited.record.trees.get("densities", {})
         return trees.get("densities", {}), audits
 

@@ -86,7 +86,7 @@ def posterior_of(run: Run, slots, program, key, sampling_seconds: float, compile
     draws = _draws(run, np.asarray(slots))
     program = program if isinstance(program, ppl.Program) else getattr(program, "program", None)
     if program is not None and not isinstance(run.path, Bridge):
-        program, draws = (program, _with_values(program, draws)) if _are_whole(program, draws) else (None, draws)
+        program, draws = (program, with_values(program, draws)) if _are_whole(program, draws) else (None, draws)
     stats = {"slot": np.asarray(slots)}
     if isinstance(run.path, Bridge):
         log_density = jax.jit(jax.vmap(run.path.log_density, in_axes=(0, None)))
@@ -136,7 +136,7 @@ def _are_whole(program, draws) -> bool:
     return {name: x.shape[1:] for name, x in flatten(draws).items()} == latent
 
 
-def _with_values(program, draws) -> dict[str, Any]:
+def with_values(program, draws) -> dict[str, Any]:
     """The draws with the values of the deterministic sites."""
     deterministic = [name for name, row in program.sites().items() if row.kind == "deterministic"]
     if not deterministic:

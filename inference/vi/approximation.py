@@ -11,12 +11,12 @@ import jax
 import numpy as np
 
 import ppl
-from ppl.choices import flatten, merge, nest
 
 from ..diagnostics import SamplingWarning
 from ..findings import findings, heavy_weights
 from ..posterior import Posterior
 from ..smc.importance import smooth
+from ..smc.result import with_values
 
 
 class Approximation(NamedTuple):
@@ -42,10 +42,7 @@ def posterior_of(program: ppl.Program, guide: Any, *, key: jax.Array, draws: int
         return trace.choices, lp, lp - trace.log_density
 
     choices, lp, log_weights = jax.jit(jax.vmap(one, (None, None, 0)))(program, guide, jax.random.split(key, draws))
-    deterministic = [name for name, row in program.sites().items() if row.kind == "deterministic"]
-    if deterministic:
-        values = jax.jit(jax.vmap(lambda program, choices: program.values(choices), (None, 0)))(program, choices)
-        choices = merge(choices, nest({name: x for name, x in flatten(values).items() if name in deterministic}))
+    choices = with_values(program, choices)
     log_weights = np.asarray(log_weights)
     k = smooth(log_weights)[1] if np.any(np.isfinite(log_weights)) else np.inf  # no draw is possible in the program
     log_evidence, error = _evidence(log_weights)

@@ -106,7 +106,7 @@ def test_a_run_that_does_not_hold_the_given_draw_is_found():
     run = normalize(posterior(0.7), by=Importance(2, guide(0.4)))
 
     def wrong(x):
-        log_evidence = importance._log_mean(importance._weighted(run.program, run.proposal, run.num)[2])
+        log_evidence = importance.log_mean(importance._weighted(run.program, run.proposal, run.num)[2])
         return jnp.exp(run.program.log_density(choices_of(x)) - log_evidence)
 
     assert np.abs(exactly(wrong, OUTCOMES).sum() - 1) > 0.02

@@ -133,7 +133,7 @@ def test_a_run_that_forgets_what_it_holds_is_found(monkeypatch, x64):
 
     def forgetful(self, choices):
         weights = importance._weighted(self.program, self.proposal, self.num)[2]
-        return self.program.log_density(choices) - importance._log_mean(weights)
+        return self.program.log_density(choices) - importance.log_mean(weights)
 
     monkeypatch.setattr(importance.Picked, "density", forgetful)
     density, reciprocal = law(without_u_and_w(Importance(2)))

@@ -20,11 +20,12 @@ import jax.numpy as jnp
 from jax import lax
 
 import ppl
+from ppl.log_sums import log_mean
 
 from ..expectation import Expectation, expectation
 from ..strategies import Reparameterised
 from ..strategies.strategy import zero
-from .population import check_num, log_mean, population, shares
+from .population import check_num, population, shares
 from .stl import exact, stopped
 from .watch import drew
 

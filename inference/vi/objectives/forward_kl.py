@@ -16,10 +16,11 @@ inf.maximize(forward_kl(100), program | data, guide(phi), prior, key=key)     # 
 from functools import cache
 
 import ppl
+from ppl.log_sums import log_mean
 
 from ..expectation import Expectation, expectation
 from .match import same_sites
-from .population import check_num, log_mean, not_in_part, posterior_mean
+from .population import check_num, not_in_part, posterior_mean
 from .stl import stopped
 
 

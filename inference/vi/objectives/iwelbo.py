@@ -9,8 +9,10 @@ inf.maximize(iwelbo(10), program | data, guide(phi), key=key)
 
 from functools import cache
 
+from ppl.log_sums import log_mean
+
 from ..expectation import Expectation, expectation
-from .population import check_num, log_mean, population
+from .population import check_num, population
 
 
 @cache  # one objective for a setting, so that what was compiled for it is found again

@@ -4,8 +4,6 @@ With x_k from the guide and w_k = p(x_k, data) / q(x_k), E[w_k f(x_k)] is the in
 estimates the evidence, and weights that are divided by their sum estimate posterior means.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 
@@ -26,11 +24,6 @@ def population(model, guide, num: int):
     same_sites(model, guide)
     not_in_part(model, guide)
     return ppl.vmap(lambda: weighted(model, guide), axis_size=num)()
-
-
-def log_mean(log_weights) -> jax.Array:
-    """Log of the mean of exp(log_weights) (K,), a scalar."""
-    return jax.scipy.special.logsumexp(log_weights) - math.log(len(log_weights))
 
 
 def shares(log_weights) -> jax.Array:

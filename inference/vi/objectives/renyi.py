@@ -12,8 +12,10 @@ inf.maximize(renyi(0.5, 10), program | data, guide(phi), key=key)
 import math
 from functools import cache
 
+from ppl.log_sums import log_mean
+
 from ..expectation import Expectation, expectation
-from .population import check_num, log_mean, population
+from .population import check_num, population
 
 
 @cache

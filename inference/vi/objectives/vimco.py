@@ -17,10 +17,11 @@ import jax.numpy as jnp
 from jax import lax
 
 import ppl
+from ppl.log_sums import log_mean
 
 from ..expectation import Expectation, expectation
 from .match import same_sites
-from .population import check_num, log_mean, not_in_part, weighted
+from .population import check_num, not_in_part, weighted
 from .watch import scored
 
 

@@ -21,11 +21,12 @@ from typing import Any
 
 import ppl
 from ppl.choices import flatten, nest
+from ppl.log_sums import log_mean
 
 from ..expectation import Expectation, expectation
 from ..strategies.strategy import zero
 from .match import same_sites
-from .population import check_num, log_mean, population, posterior_mean
+from .population import check_num, population, posterior_mean
 from .stl import stopped
 
 

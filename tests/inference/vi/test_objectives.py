@@ -24,10 +24,10 @@ import inference.vi as vi
 import ppl
 from inference.smc.particle_filter import particle_filter
 from inference.vi import Enumerate, expectation
-from inference.vi.objectives.population import log_mean
 from inference.vi.objectives.watch import drew
 from ppl import dist, sample
 from ppl.importance import Importance
+from ppl.log_sums import log_mean
 
 NUM = 20_000
 QUICKLY = {"xla_backend_optimization_level": 0}
