@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .. import noise
 from ..numerics import finite_or, select
 
 
@@ -50,5 +51,5 @@ def accept(key, log_ratio, new, old):
     Several proposals at once, each with its own `log_ratio`, are accepted or not independently, entry by entry of `new`.
     """
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-    accepted = -jax.random.exponential(key, log_ratio.shape, log_ratio.dtype) < log_ratio
+    accepted = -noise.exponential(key, log_ratio.shape, log_ratio.dtype) < log_ratio
     return select(accepted, new, old), jnp.exp(jnp.minimum(log_ratio, 0.0))

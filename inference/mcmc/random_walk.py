@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from .. import noise
 from ..kernel import Kernel
 from ..metrics import Metric
 from .metropolis import State, accept, at
@@ -35,6 +36,7 @@ class RandomWalk(Kernel):
 
     learns: ClassVar[tuple[str, ...]] = ("step_size", "metric")
     target_acceptance: ClassVar[float] = 0.234
+    shares: ClassVar[bool] = True
 
     def init(self, key, target, position) -> State:
         return at(target, position)
@@ -44,8 +46,8 @@ class RandomWalk(Kernel):
             raise ValueError("RandomWalk: step size and metric must be known to take a step; see inference.adapted.")
         position = state.position
         step_size = jnp.asarray(self.step_size, position.dtype)
-        key_move, key_accept = jax.random.split(key)
-        normal = jax.random.normal(key_move, position.shape, position.dtype)
+        key_move, key_accept = noise.split(key)
+        normal = noise.normal(key_move, position.shape, position.dtype)
         new = at(target, position + step_size * self.metric.unwhiten(normal))
         state, rate = accept(key_accept, new.log_density - state.log_density, new, state)
         return state, RandomWalkInfo(state.log_density, rate, step_size)

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ppl._keys import Shared
+
 from ..kernel import CHAINS, Kernel
 from ..mcmc.door import first_open, is_open
 from ..mcmc.members import Combination
@@ -134,22 +136,23 @@ class Move(Step):
         target, positions = path.at_level(population.level), population.particles.position
 
         def begin(kernel, key, position, log_density):
-            state = kernel.init(key, target, position)
+            state = kernel.init(key.own(), target, position)
             known = "log_density" in state._fields and "gradient" not in state._fields
             return state._replace(log_density=log_density) if known else state  # so it is not evaluated again
 
+        def step(kernel, key, state):
+            return kernel.step(key if kernel.shares else key.own(), state, target)
+
         def move(i, states, log_step_size):
-            keys = jax.random.split(jax.random.fold_in(key_move, i), len(positions))
             now = choice._replace(log_step_size=log_step_size)
-            states, info = self._all(now, lambda kernel, key, state: kernel.step(key, state, target), keys, states)
+            states, info = self._all(jax.random.fold_in(key_move, i), now, step, states)
             rate = jnp.mean(self.kernel.acceptance(info)) if hasattr(info, "acceptance_rate") else jnp.nan
             if self.recorded is None and log_step_size is not None:
                 log_step_size = log_step_size + (rate - self.kernel.target_acceptance)
             return states, log_step_size, rate
 
         log_density = jax.vmap(lambda p: path.log_density(p, population.level))(population.particles)
-        keys = jax.random.split(key_begin, len(positions))
-        return self._all(choice, begin, keys, positions, log_density), move
+        return self._all(key_begin, choice, begin, positions, log_density), move
 
     def ended(self, path, states):
         """The particles that chains in these states have become."""
@@ -180,17 +183,18 @@ class Move(Step):
             info["step_size"] = jnp.exp(log_step_size)
         return moved, Choice(log_step_size, choice.metric, num), info
 
-    def _all(self, choice: Choice, do, *args):
-        """`do(kernel, *args)` of every particle, by the kernel that it has; `args` lead with (N,)."""
+    def _all(self, key, choice: Choice, do, *args):
+        """`do(kernel, key, *args)` of every particle, by the kernel that it has; `args` lead with (N,), the key is shared."""
 
-        def side_by_side(metric, *args):
-            kernel = self._kernel(metric, choice)
-            return jax.vmap(lambda *one: do(kernel, *one), axis_name=CHAINS)(*args)
+        def side_by_side(key, metric, *args):
+            kernel, size = self._kernel(metric, choice), len(jax.tree.leaves(args)[0])
+            return jax.vmap(lambda *one: do(kernel, Shared(key, CHAINS, size), *one), axis_name=CHAINS)(*args)
 
         if not isinstance(choice.metric, Halves):
-            return side_by_side(choice.metric, *args)
-        halves = jax.tree.map(lambda x: x.reshape(2, len(x) // 2, *x.shape[1:]), args)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.vmap(side_by_side)(choice.metric.metric, *halves))
+            return side_by_side(key, choice.metric, *args)
+        keys, halves = jax.random.split(key), jax.tree.map(lambda x: x.reshape(2, len(x) // 2, *x.shape[1:]), args)
+        together = jax.vmap(side_by_side)(keys, choice.metric.metric, *halves)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), together)
 
     def _kernel(self, metric: Metric | None, choice: Choice) -> Kernel:
         found = {} if metric is None else {"metric": metric}

@@ -19,7 +19,7 @@ FLOORS = {
         ["__init__"],
     ],
     "inference": [
-        ["kernel", "run", "compiled", "progress", "placement", "numerics", "frozen", "fixed"],
+        ["kernel", "run", "compiled", "progress", "placement", "numerics", "noise", "frozen", "fixed"],
         ["population", "resampling", "integrators", "metrics"],
         # below the algorithms, which return it
         ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"],

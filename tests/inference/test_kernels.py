@@ -13,8 +13,10 @@ from arviz_stats.base import array_stats
 
 import inference as inf
 from inference.integrators import Phase
+from inference.kernel import CHAINS
 from inference.mcmc import barker, combine, elliptical_slice, hmc, independence, metropolis, random_walk, slice
 from ppl import dist
+from ppl._keys import Shared
 from tests.inference.kernels import DIM, KERNELS, exact, mover, surprise, target
 from tests.inference.targets import COVARIANCE, MEAN, correlated
 
@@ -37,6 +39,25 @@ def test_exact_draws_stay_exact(name):
     again, other = move(starts, jax.random.key(1))[0], move(starts, jax.random.key(2))[0]
     np.testing.assert_array_equal(positions, again)
     assert np.mean(np.all(positions == other, axis=1)) < 0.3  # chains that never moved
+
+
+@pytest.mark.parametrize("row", [None, 0])  # as it is, and with a planted bug: all chains have the noise of the first
+@pytest.mark.parametrize("name", [name for name, member in KERNELS.items() if member.fixed(DIM).shares])
+def test_chains_that_share_a_key_have_noise_of_their_own(monkeypatch, name, row):
+    if row is not None:
+        monkeypatch.setattr(Shared, "mine", lambda self, draws: draws[row])
+    kernel, starts = KERNELS[name].fixed(DIM), jnp.asarray(exact(NUM), jnp.float32)
+
+    def chain(position, key):
+        shared = [Shared(jax.random.fold_in(key, i), CHAINS, NUM) for i in range(STEPS + 1)]
+        state = kernel.init(shared[0].own(), target(), position)
+        for one in shared[1:]:
+            state, _ = kernel.step(one, state, target())
+        return state.position
+
+    positions = jax.jit(jax.vmap(chain, (0, None), axis_name=CHAINS))(starts, jax.random.key(1))
+    assert np.mean(np.any(positions != starts, axis=1)) > 0.8
+    assert surprise(positions) > ALPHA if row is None else surprise(positions) < 1e-8
 
 
 @all_kernels
