@@ -1,7 +1,7 @@
 """Fixed: what optimisers leave as it is, though it holds arrays.
 
 ```python
-guide(phi, inf.vi.Fixed(x))     # phi is learned, x is not
+guide(phi, inf.vi.Fixed(x))     # phi is learned, x is not; the guide's function uses x.value
 ```
 """
 

@@ -40,7 +40,7 @@ class Kernel(eqx.Module):
     - `learns`: names of the settings that warm-up learns where they are None: "step_size", "metric".
     - `learns_itself`: those of them that its own `learn` finds; `adapted` calls it with the metric found so far.
     - `exact`: False where the draws are biased, however many; `posterior.check()` says so.
-    - `shares`: whether `step` draws by `inference.noise` alone, so that chains side by side may share a key.
+    - `shares`: whether `init` and `step` draw by `inference.noise` alone, so that chains side by side may share a key.
     - `target_acceptance`: the mean acceptance rate that the step size is to reach.
     """
 

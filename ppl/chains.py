@@ -4,6 +4,7 @@
 values of the last L sites, as many as the carry remembers; for a hidden Markov model L = 1. A step costs K^(L + 1).
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,8 +16,8 @@ from jax import Array
 from ._errors import quote
 from ._keys import fold
 from .distributions import size
-from .log_sums import level, log_sum
-from .summing import MOST, Seen, addresses, combine, first_values, hidden, look, on_grid, refuse_leaks
+from .log_sums import log_sum
+from .summing import MOST, Seen, addresses, combine, first_values, hidden, law_of, look, on_grid, refuse_leaks
 
 MEMORY = 3  # how many steps back a carry may remember
 
@@ -41,7 +42,8 @@ def chain(
 
     seen = step_seen(jax.tree.map(lambda x: x[0], every), leaves, starts[0])
     lags = _lags(seen, num)
-    memory = max(lags, default=0)
+    shapes = jax.eval_shape(lambda c: seen.evaluate(first_values(part.ways), c), leaves)
+    memory = max([*lags, _remembered(seen, shapes)])
     if memory == 0:
         return None
     if starts[1] is None:
@@ -64,7 +66,6 @@ def chain(
         )
     moving = [i for i in range(num) if lags[i]]
     names = frozenset(f"&{i}" for i in moving)
-    shapes = jax.eval_shape(lambda c: seen.evaluate(first_values(part.ways), c), leaves).returned
 
     def newest(x: Array, reduce: Callable) -> Array:
         """From (states, values, ...) to states: the site of now becomes the newest, and the oldest is forgotten."""
@@ -74,12 +75,13 @@ def chain(
     def step(state: tuple, now: Any) -> tuple:
         still, carried, weights = state
         seen = step_seen(now, _joined(still, [x[0] for x in carried], moving))
-        grid = jax.vmap(lambda carried: on_grid(seen, _joined(still, carried, moving)))(carried)
+        grid = jax.vmap(lambda carried: on_grid(seen, _joined(still, carried, moving)), axis_size=states)(carried)
         key = draws(now[0])
-        left = combine(seen, *grid, weights, key=key, moving=names)
+        law = law_of(seen, _joined(still, [x[0] for x in carried], moving), carried, moving)
+        left = combine(seen, *grid, weights, law=law, key=key, moving=names)
         again = None if key is None else fold(key, 1)
         weights = {
-            kind: newest(left.joint[kind], partial(log_sum, key=again if kind == "total" else None)) - level(left.sums[kind])
+            kind: newest(left.joint[kind], partial(log_sum, key=again if kind == "total" else None))
             if kind in left.joint
             else weights[kind]
             for kind in weights
@@ -91,7 +93,7 @@ def chain(
 
     notes: dict[str, Any] = {}
     one = jnp.where(jnp.arange(states) == 0, 0.0, -jnp.inf).astype(jnp.result_type(float))
-    carried = [jnp.broadcast_to(leaves[i].astype(shapes[i].dtype), (states, *leaves[i].shape)) for i in moving]
+    carried = [jnp.broadcast_to(leaves[i].astype(shapes.returned[i].dtype), (states, *leaves[i].shape)) for i in moving]
     still = [x for i, x in enumerate(leaves) if i not in moving]
     begin = (still, carried, dict.fromkeys(("prior", "total", "drawn"), one))
     (still, carried, _), (ys, trees, totals) = jax.lax.scan(step, begin, every, length=steps, reverse=reverse, unroll=unroll)
@@ -102,6 +104,12 @@ def chain(
     gone = [{*addresses(x), *(sites if any(n[0] == "&" for n in x) else ())} for x in depends]
     arrays = [hidden(x, found, part.leaks) if found else x for x, found in zip(arrays, gone, strict=True)]
     return seen.rebuild(arrays), trees, totals, notes["table"]
+
+
+def _remembered(seen: Seen, shapes: Any) -> int:
+    """How many steps back the law looks that a site of this step is averaged by."""
+    rows = [x.shape[-2] for path, x, _ in seen.leaves(shapes, "law") if seen.prefix + ".".join(path) in seen.found]
+    return round(math.log(rows[0], size(tuple(seen.found.values())))) if rows and rows[0] > 1 else 0
 
 
 def _joined(still: list, carried: list, moving: list[int]) -> list:

@@ -26,9 +26,9 @@ from .chains import chain
 from .choices import flatten
 from .drawing import Drawing
 from .interpreter import Interpreter, Record, activate, current
-from .interpreters import Assess, Fill, Forecast, Generate, Inspect, Simulate, draw_site, weighed
+from .interpreters import Assess, Fill, Forecast, Generate, Inspect, Simulate, Soften, draw_site, weighed
 from .site import Site, describe_distribution, within
-from .summing import MOST, Scope, combine, look, on_grid, single
+from .summing import MOST, Averaged, Scope, combine, law_of, look, on_grid, single
 
 DRAWING = (Simulate, Generate, Forecast, Fill)
 DENSITIES = ("log_prior", "log_likelihood", "log_weight")
@@ -59,7 +59,8 @@ class Part(NamedTuple):
 def _remove(outer: Any, fn: Callable, part: Part) -> Any:
     """Run a function for its density, and hand what is left of it to the interpreter that asked."""
     seen = look(partial(_inner, outer), fn, part.ways)
-    left = combine(seen, *single(on_grid(seen, [], _key(outer))), key=_key(outer))
+    law = law_of(seen, [], [], [])
+    left = combine(seen, *single(on_grid(seen, [], _key(outer))), law=law, key=_key(outer))
     outer.absorb(Record(left.trees, left.totals), left.table)
     return seen.returned(left.returned, part.leaks)
 
@@ -94,7 +95,7 @@ def _draw(outer: Any, fn: Callable, part: Part) -> Any:
 def _second(outer: Any, choices: Any) -> type[Assess]:
     """Who finds the density of choices that `outer` made."""
     if not isinstance(outer, Generate):
-        return Assess
+        return Soften if getattr(outer, "soft", False) else Assess
     given = flatten(outer.inputs.given)
     return _weighing(frozenset(outer.prefix + address for address in flatten(choices) if address not in given))
 
@@ -160,6 +161,8 @@ def _eliminating(kind: Any) -> Any:
             self.table[name] = describe_distribution(d)
             self.relate(name, d)
             way, given = scope.ways[address], scope.values[address]
+            if isinstance(way, Averaged):
+                return self._average(name, d, given, own=way.own)
             if way is not None:
                 scope.found[address] = 0
                 self.add("log_prior", self.log_prob(d, given, inside=True))
@@ -177,8 +180,27 @@ def _eliminating(kind: Any) -> Any:
             self.add("log_prior", log_p)
             return value
 
+        def _average(self, name: str, d: Any, number: Array, *, own: bool) -> Array:
+            """The value of this number of a site that log densities are averaged over, and its law."""
+            address = self.prefix + name
+            num = self.scope.of(address).found[address] = _count(address, d)
+
+            def log_p(i: Array) -> Array:
+                return jnp.sum(self.log_prob(d, _numbered(d, i), inside=True))
+
+            table = self.inputs.given.get(name)
+            if table is None:  # its own law; or nothing is given, for this is but a look at the sites
+                table = jax.vmap(log_p)(jnp.arange(num))[None]
+            elif table.shape[-1] != num:
+                raise ValueError(
+                    f"site '{address}' has {num} values here, but {table.shape[-1]} in the program that it is of."
+                )
+            self.put("law", name, table)
+            self.add("log_own" if own else "log_prior", log_p(number))
+            return _numbered(d, number)
+
         def put(self, kind: str, name: str, value: Any) -> None:
-            if kind == "values":  # always: which deterministic sites are gone, even the table has to know
+            if kind in ("values", "law"):  # always: which deterministic sites are gone, even the table has to know
                 self.record.trees.setdefault(kind, {})[name] = value
             else:
                 super().put(kind, name, value)
@@ -235,7 +257,8 @@ def _eliminating(kind: Any) -> Any:
             if found is None:
                 return None
             out, trees, totals, table = found
-            self.absorb(Record(trees, self.summed(totals, table, "scan")), within(table, "scan", steps))
+            label = "scan backward" if reverse else "scan"
+            self.absorb(Record(trees, self.summed(totals, table, label)), within(table, label, steps))
             return out
 
     return Eliminating

@@ -313,7 +313,7 @@ class Interpreter(abc.ABC):
 
         every = (self.inputs.lanes(steps), xs)
         carry, (ys, record) = jax.lax.scan(step, init, every, length=steps, reverse=reverse, unroll=unroll)
-        body.absorb(record, "scan", steps)
+        body.absorb(record, "scan backward" if reverse else "scan", steps)
         return carry, ys
 
     def absorb(self, record: Record, table: Table) -> None:

@@ -92,6 +92,10 @@ class Program:
         Raises:
             ValueError: for missing, unknown or misshapen choices.
         """
+        from .averaged import has_laws, log_density_averaged
+
+        if has_laws(choices):
+            return log_density_averaged(self, choices)
         kind = Soften if getattr(current(), "soft", False) else Assess
         return _density(self.interpret(kind, given=self.complete(choices))[0])
 

@@ -28,10 +28,17 @@ from .site import Table
 MOST = 2**16  # values tried at the same time
 
 
+class Averaged(NamedTuple):
+    """A site is removed by averaging log densities over its values, not densities: by its `own` probabilities, or by those
+    that are given for it (S, K), in place of a value (see `averaged.py`)."""
+
+    own: bool
+
+
 class Scope(NamedTuple):
     """The sites that one function is run without.
 
-    - `ways`: how each is removed, by address: None by trying all values, else a family.
+    - `ways`: how each is removed, by address: None by trying all values, `Averaged`, else a family.
     - `values`: what they are forced to: the number of a value, or a value.
     - `leaks`: zeros that mark what must not be used, for it depends on a site that was removed from a part of the function.
     - `found`: how many values each site that was visited has; 0 for a continuous one.
@@ -87,14 +94,13 @@ class Seen(NamedTuple):
 
 
 class Left(NamedTuple):
-    """What is left of a function: as `Ran`, its table, and the sums."""
+    """What is left of a function: as `Ran`, its table; and the log weights of states and values (S, K), by kind."""
 
     returned: list
     trees: Choices
     totals: dict[str, Array]
     table: Table
     joint: dict[str, Array]
-    sums: dict[str, Array]
 
 
 class Unknown:
@@ -164,7 +170,8 @@ def look(start: Callable[..., Any], fn: Callable, ways: Mapping[str, Any], args:
 
 def first_values(ways: Mapping[str, Any]) -> dict[str, Array]:
     """Some value of each removed site, by address: the number 0, or where a family says that a continuous one may begin."""
-    return {address: jnp.zeros((), jnp.int32) if way is None else way.start for address, way in ways.items()}
+    numbered = {address: way is None or isinstance(way, Averaged) for address, way in ways.items()}
+    return {address: jnp.zeros((), jnp.int32) if numbered[address] else way.start for address, way in ways.items()}
 
 
 # -- summing ---------------------------------------------------------------------------------------------------------------
@@ -212,6 +219,8 @@ def _logs(seen: Seen, ran: Ran) -> dict[str, Array]:
     out = {"prior": prior, "total": prior + ran.totals.get("log_likelihood", 0.0)}
     if "log_weight" in ran.totals:
         out["drawn"] = prior - ran.totals["log_weight"]
+    if "log_own" in ran.totals:
+        out["own"] = ran.totals["log_own"]
     points = [jnp.ravel(x) for _, x, depends in seen.leaves(ran, "pointwise") if depends]
     if points:
         out["data"] = prior + jnp.cumsum(jnp.concatenate(points))
@@ -223,8 +232,19 @@ def single(grid: tuple[Ran, dict]) -> tuple:
     return *jax.tree.map(lambda x: x[None], grid), dict.fromkeys(("prior", "total", "drawn"), jnp.zeros(1))
 
 
-def combine(seen: Seen, ran: Ran, logs: dict, weights: dict, *, key: Any = None, moving: frozenset[str] = frozenset()) -> Left:
-    """Sum over states and values, axes (S, K), with log weights (S,) of the states. `moving`: arguments that differ by state.
+def combine(
+    seen: Seen,
+    ran: Ran,
+    logs: dict,
+    weights: dict,
+    *,
+    law: Array | None = None,
+    key: Any = None,
+    moving: frozenset[str] = frozenset(),
+) -> Left:
+    """Sum over states and values, axes (S, K), with log weights (S,) of the states; with a `law` (S, K), average.
+
+    `moving`: arguments that differ by state.
 
     Raises:
         ValueError: where a removed site is used outside its lane or step, or the support of another site depends on it.
@@ -233,23 +253,75 @@ def combine(seen: Seen, ran: Ran, logs: dict, weights: dict, *, key: Any = None,
     seen = seen._replace(depends=depends)
     for found in depends.totals.values():
         refuse_leaks(found)
-    for kind in depends.totals.keys() - {"log_prior", "log_likelihood", "log_weight"}:
+    densities = {"log_prior", "log_likelihood", "log_weight"} if law is None or "log_own" not in ran.totals else {"log_own"}
+    for kind in depends.totals.keys() - densities:
         _refuse(depends.totals[kind], "the value or the support of another site")
-    states = {"prior": weights["prior"], "total": weights["total"], "drawn": weights["drawn"], "data": weights["total"]}
-    joint = {kind: x + states[kind].reshape(-1, *(1,) * (x.ndim - 1)) for kind, x in logs.items()}
-    sums = {kind: log_sum(x.reshape(-1, *x.shape[2:]), key if kind == "total" else None) for kind, x in joint.items()}
+    joint, sums = _summed(logs, weights, key) if law is None else _averaged(logs, weights["total"][:, None] + law)
     totals = {kind: x[0, 0] for kind, x in ran.totals.items()}
     if any(depends.totals.values()):
         totals["log_prior"] = sums["prior"]
         totals["log_likelihood"] = _less(sums["total"], sums["prior"])
         if "drawn" in sums:
             totals["log_weight"] = _less(sums["prior"], sums["drawn"])
-    trees, dropped = _trees(seen, ran, sums, totals)
+        if "own" in sums:
+            totals["log_own"] = sums["own"]
+    trees, dropped = _trees(seen, ran, sums, totals, law)
     table = remove(seen.table, dropped | seen.found.keys(), seen.prefix)
-    return Left([x[0, 0] for x in ran.returned], trees, totals, table, joint, sums)
+    return Left([x[0, 0] for x in ran.returned], trees, totals, table, joint)
 
 
-def _trees(seen: Seen, ran: Ran, sums: dict, totals: dict) -> tuple[Choices, set[str]]:
+def _summed(logs: dict, weights: dict, key: Any) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Log weights of states and values, and the logs of all sums."""
+    states = {"prior": weights["prior"], "total": weights["total"], "drawn": weights["drawn"], "data": weights["total"]}
+    joint = {kind: x + states[kind].reshape(-1, *(1,) * (x.ndim - 1)) for kind, x in logs.items() if kind in states}
+    sums = {kind: log_sum(x.reshape(-1, *x.shape[2:]), key if kind == "total" else None) for kind, x in joint.items()}
+    return {kind: joint[kind] - level(sums[kind]) for kind in weights.keys() & joint.keys()}, sums
+
+
+def _averaged(logs: dict, log_p: Array) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The same where logs are averaged, by log probabilities (S, K). What is impossible counts nothing."""
+    p = jnp.exp(log_p)
+
+    def mean(x: Array) -> Array:
+        weights = p.reshape(*p.shape, *(1,) * (x.ndim - 2))
+        return jnp.sum(weights * jnp.where(weights > 0, x, 0.0), (0, 1))
+
+    return dict.fromkeys(("prior", "total", "drawn"), log_p), {kind: mean(x) for kind, x in logs.items()}
+
+
+def law_of(seen: Seen, args: list[Array], carried: list[Array], moving: list[int]) -> Array | None:
+    """The log probabilities (S, K) of a site that logs are averaged over, given the states; None where all are summed.
+
+    `carried` (S, ...): the arguments that differ by state, numbers `moving` of `args`. Evaluated apart from all else, for the
+    states alone: a law of K values for each of K states would otherwise be there once for each of their K * K pairs.
+
+    Raises:
+        ValueError: for another site that is removed from the same function.
+    """
+    averaged = [address for address in seen.found if isinstance(seen.ways[address], Averaged)]
+    if not averaged:
+        return None
+    if len(seen.found) > 1:
+        raise ValueError(
+            f"the sites {quote(list(seen.found))} lie in one function, and log densities can be averaged over one site of a "
+            "function only. Make them one site, or give all but one of them the strategy Enumerate()."
+        )
+
+    def table(carried: list[Array]) -> Array:
+        own = dict(zip(moving, carried, strict=True))
+        ran = seen.evaluate(first_values(seen.ways), [own.get(i, x) for i, x in enumerate(args)])
+        return dict(paths(ran.trees["law"]))[path]
+
+    depends = {path: found for path, found in paths(seen.depends.trees["law"])}
+    path = next(path for path in depends if seen.prefix + ".".join(path) == averaged[0])
+    if depends[path] & {f"&{i}" for i in moving}:
+        return jax.vmap(table)(carried)[:, 0]
+    rows = table([x[0] for x in carried])
+    states = len(carried[0]) if carried else len(rows)
+    return rows[jnp.arange(states) * len(rows) // states]
+
+
+def _trees(seen: Seen, ran: Ran, sums: dict, totals: dict, law: Array | None) -> tuple[Choices, set[str]]:
     """The records of what is left, and the addresses of deterministic sites that are gone."""
     out: Choices = {kind: {} for kind in ran.trees}
     dropped: set[str] = set()
@@ -258,6 +330,9 @@ def _trees(seen: Seen, ran: Ran, sums: dict, totals: dict) -> tuple[Choices, set
         for path, x, found in seen.leaves(ran, kind):
             address, value = seen.prefix + ".".join(path), x[0, 0]
             if kind == "parameters" and address in seen.found:
+                continue
+            if kind == "law" and address in seen.found:
+                put(out[kind], path, law)
                 continue
             if kind == "removed":
                 put(out[kind], path, value)

@@ -15,9 +15,11 @@ import optax
 from jax import lax
 
 import ppl
+from ppl._keys import check_key
 
 from ..diagnostics import SamplingWarning
 from ..mcmc.initial import Initial, Uniform
+from ..vi.guides.guide import refuse_discrete
 
 TRIES = 10  # of each start, until the function is finite there
 
@@ -119,15 +121,8 @@ def _climbs(fn, steps: int, starts: int, init, key, target) -> Top:
 
 def check(who: str, target: ppl.Target, key, **counts: Any) -> None:
     """Raise ValueError, with a sentence, for a discrete site, a key that is none, or counts below one."""
-    if not (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ()):
-        raise ValueError(f"{who}: key must be one typed key, for example jax.random.key(0).")
+    check_key(key, who)
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{who}: {name} must be a whole number of at least 1, got {value!r}.")
-    for slot in target.slots:
-        if slot.dtype is not None:
-            family = target.program.sites()[slot.address].family
-            raise ValueError(
-                f"site '{slot.address}' is discrete ({family}), and {who} climbs by gradients. Sum it out, in the model or by "
-                "marginalising it, or condition on it."
-            )
+    refuse_discrete(who, target)

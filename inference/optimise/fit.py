@@ -3,6 +3,7 @@
 ```python
 fit["guide"]                  # an argument of the objective, with what was learned
 fit.values                    # the objective at every step
+print(fit)                    # its value, and which arguments were learned, of how many numbers
 fit.plot()
 fit.posterior                 # of an objective with a model and a guide: draws of the guide
 ```
@@ -102,4 +103,7 @@ class Fit:
         stopped = self.provenance["stopped"]
         why = f"; stopped: {stopped}" if stopped else ""
         skipped = f", {self.skipped} of them left out" if self.skipped else ""
-        return f"Fit: {self.objective.__name__} {self.value:.4g} after {len(self.values)} steps{skipped}{why}"
+        learned = ", ".join(f"{name} ({num})" for name, num in self.provenance["learned"].items())
+        return (
+            f"Fit: {self.objective.__name__} {self.value:.4g} after {len(self.values)} steps{skipped}{why}; learned: {learned}"
+        )

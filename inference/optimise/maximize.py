@@ -11,51 +11,28 @@ transformation. A step where some number is not finite is left out and counted; 
 """
 
 import time
-import zlib
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ppl._keys import check_key
-from ppl.graph import flow
 
-from ..compiled import compiled
 from ..progress import Meter, Progress, Silent
 from ..provenance import key_words, versions
 from ..run import Goal, Outcome, Route, run, seconds
 from ..store import Store
 from ..vi.expectation import Expectation
 from ..vi.free import Free, named
+from .ascent import LENGTH, Row, ascent
 from .blame import blame
 from .fit import Fit
 from .identity import opened
 from .until import Until, looks
 
-LENGTH = 1 << 12  # steps that a compiled call may take
 PATIENCE = 20  # steps in a row that may fail
-_ZERO = np.int32(0)
-
-
-class Climb(NamedTuple):
-    """Where an optimisation is: the free numbers, the optimiser's state, and how many steps in a row were left out."""
-
-    numbers: tuple[jax.Array, ...]
-    optimizer: Any
-    idle: jax.Array
-
-
-class Row(NamedTuple):
-    """Of steps: the objective, and how many steps in a row had been left out after each."""
-
-    value: Any
-    idle: Any
 
 
 def maximize(
@@ -76,9 +53,12 @@ def maximize(
     - `objective`: an `@expectation`; to minimise one, return its negative.
     - `args`: its arguments: programs, guides, arrays, pytrees.
     - `free`: names of those that are optimised, as its function calls them; by default `"guide"`. `"model.theta"` is the
-      argument `theta` of the program `model`. Of each, the floating-point arrays are free; a program's data never are.
+      argument `theta` of the program `model`. Of each, the floating-point arrays are free, covariates too where they are
+      arguments (say `"model.theta"`, and not `"model"`, to keep them, or wrap them in `inf.vi.Fixed`); a program's data never
+      are. The fit prints which arguments were learned.
     - `optimizer`: any Optax transformation, for gradients that it descends (their sign is turned for it); by default
-      `optax.adam(0.01)`, its rate falling to zero along a cosine over the last half of the steps.
+      `optax.adam(0.01)`, its rate falling to zero along a cosine over the last half of the steps. Line searches, such as
+      `optax.lbfgs()`, are for objectives without noise, all of whose sites are enumerated; for others see `inf.dadvi`.
     - `samples`: estimates that are averaged in a step. With several, score function gradients have a baseline.
     - `until`: a rule that ends the run when the objective rises no more, for example `Stalled()`.
     - `progress`, `budget`, `store`: as for `mcmc`; a run that was broken off goes on with the same line. Ctrl-C ends the run
@@ -86,7 +66,8 @@ def maximize(
 
     Raises:
         ValueError: for what is no expectation, a name that is no argument, an argument without numbers to learn, a parameter
-            that the objective does not depend on; after 20 steps in a row where the objective or its gradient is not finite.
+            that the objective does not depend on, a line search on a random objective; after 20 steps in a row where the
+            objective or its gradient is not finite.
 
     Example:
         `maximize(elbo, program | data, guide(phi), key=jax.random.key(0)).values[-100:].mean()`
@@ -96,27 +77,14 @@ def maximize(
     given = named("maximize", objective, args)
     chosen = Free("maximize", given, free)
     optimizer = default_optimizer(steps) if optimizer is None else optimizer
-    numbers = chosen.take(given)
-    arrays, rest = eqx.partition(given, eqx.is_array)
-
-    def estimate(key, numbers, arrays):
-        new = chosen.put(eqx.combine(arrays, rest), numbers)
-        return objective.estimate(key, *(new[name] for name in given), samples=samples)  # JAX sorts dictionaries
-
-    traced = jax.make_jaxpr(estimate)(key, numbers, arrays)
-    _refuse_ignored(objective, chosen, traced, arrays)
-    state = Climb(numbers, optimizer.init(numbers), jnp.int32(0))
-    patterns = tuple(objective.patterns.items())
-    text = zlib.crc32(str(traced.jaxpr).encode())  # what the function finds outside its arguments may have changed
-    name = ("maximize", objective.fn, patterns, chosen.names, samples, optimizer, text, _constants(rest))
-    advance = compiled(partial(_some, traced.jaxpr, optimizer), name, state, arrays, traced.consts, key, _ZERO, _ZERO)
+    advance, begin = ascent(objective, chosen, given, key, samples, optimizer)
     with opened(store, advance.text() if store else "", given, key, advance.shapes, steps) as held:
         advance.wait()
         compile_seconds = time.monotonic() - begun
         saved = None if held is None else held.states()
         outcome = run(
-            lambda lane, state, start, num: advance(state, arrays, traced.consts, key, start, num),
-            [state] if saved is None else saved,
+            lambda lane, state, start, num: advance(state, start, num),
+            [begin] if saved is None else saved,
             _route(steps, until, held),
             most=LENGTH,
             progress=Meter(objective.__name__, now=_now) if progress is True else progress or Silent(),
@@ -136,6 +104,7 @@ def maximize(
         "steps": len(rows.value),
         "samples": samples,
         "free": list(chosen.names),
+        "learned": chosen.sizes,
         "stopped": outcome.reason,
         "compile_seconds": compile_seconds,
         "sampling_seconds": outcome.seconds,
@@ -144,50 +113,12 @@ def maximize(
     return Fit(objective, found, rows.value, int(np.sum(rows.idle > 0)), key, made)
 
 
+@cache  # one for a number of steps, so that what was compiled for it is found again
 def default_optimizer(steps: int) -> optax.GradientTransformation:
     """Adam at 0.01, and in the last half of the steps along a cosine to zero: so that the end is not noise alone."""
     half = max(1, steps // 2)
     rate = optax.join_schedules([optax.constant_schedule(0.01), optax.cosine_decay_schedule(0.01, steps - half + 1)], [half])
     return optax.adam(rate)
-
-
-def _some(jaxpr, optimizer, state: Climb, arrays, consts, key, start, num):
-    """`num` steps, the first of them number `start`."""
-    objective = jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))
-    rest = jax.tree.leaves(arrays)
-
-    def step(i, carry):
-        state, rows = carry
-        key_i = jax.random.fold_in(key, start + i)
-        value, slope = jax.value_and_grad(lambda numbers: objective(key_i, *numbers, *rest)[0])(state.numbers)
-        updates, optimizer_state = optimizer.update(jax.tree.map(jnp.negative, slope), state.optimizer, state.numbers)
-        numbers = optax.apply_updates(state.numbers, updates)
-        fine = jnp.isfinite(value) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in slope]))
-        keep = partial(jax.tree.map, lambda new, old: jnp.where(fine, new, old))
-        new = Climb(keep(numbers, state.numbers), keep(optimizer_state, state.optimizer), jnp.where(fine, 0, state.idle + 1))
-        return new, Row(rows.value.at[i].set(value), rows.idle.at[i].set(new.idle))
-
-    rows = Row(jnp.zeros(LENGTH, jaxpr.outvars[0].aval.dtype), jnp.zeros(LENGTH, jnp.int32))
-    state, rows = lax.fori_loop(0, num, step, (state, rows))
-    return state, jax.tree.map(lambda x: x[None], rows)
-
-
-def _refuse_ignored(objective: Expectation, chosen: Free, traced, arrays) -> None:
-    """Refuse numbers that the objective does not depend on: they would stay where they are, and nobody would know."""
-    sources = [{"key"}, *({label} for label in chosen.labels), *({""} for _ in jax.tree.leaves(arrays))]
-    reached = flow(traced.jaxpr, sources)[0]
-    ignored = [label for label in chosen.labels if label not in reached]
-    if ignored:
-        more = f" (nor on {len(ignored) - 1} more)" if len(ignored) > 1 else ""
-        raise ValueError(
-            f"maximize: {objective.__name__} does not depend on {ignored[0]}{more}, so it cannot be learned. Use it in the "
-            "program, keep it out of `free`, or wrap it in Fixed(...)."
-        )
-
-
-def _constants(rest) -> tuple:
-    """The leaves of the arguments that are no arrays: constants of the compiled step."""
-    return tuple((type(x), x) for x in jax.tree.leaves(rest))
 
 
 def _route(steps: int, until: Until | None, held) -> Route:

@@ -12,6 +12,7 @@ posterior = inf.svgd(program | {"y": y}, key=jax.random.key(0), particles=100)
 """
 
 import time
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -72,38 +73,18 @@ def svgd(
     began, target = time.monotonic(), ppl.as_target(program)
     check("svgd", target, key, particles=particles, steps=steps)
     optimizer = optax.adam(0.05) if optimizer is None else optimizer
-    init = Uniform() if init is None else init
-    positions = jax.jit(jax.vmap(init.position, (0, None)))(jax.random.split(key, particles), target)
-    log_densities = jax.jit(jax.vmap(lambda target, x: target.log_density(x), (None, 0)))
-    bad = ~np.isfinite(log_densities(target, positions))
-    if bad.any():
-        raise ValueError(
-            f"svgd: the log density is not finite at {bad.sum()} of {particles} particles: "
-            f"{target.explain(positions[int(np.argmax(bad))])}. Begin elsewhere, init=At({{...}}, jitter=1.0)."
-        )
-
-    @jax.jit
-    def some(state: Flock, target, num):
-        def step(i, carry):
-            state, moves = carry
-            move = push(state.positions, jax.vmap(jax.grad(target.log_density))(state.positions))
-            updates, inner = optimizer.update(-move, state.optimizer, state.positions)
-            positions: Any = optax.apply_updates(state.positions, updates)
-            return Flock(positions, inner), moves.at[i].set(jnp.sqrt(jnp.mean(move**2)))
-
-        state, moves = lax.fori_loop(0, num, step, (state, jnp.zeros(LENGTH, state.positions.dtype)))
-        return state, moves[None]
-
+    begin = _begin(target, key, particles, Uniform() if init is None else init)
+    some = jax.jit(partial(_some, optimizer))  # of this run: what a model finds outside its arguments may change
     outcome = run(
         lambda lane, state, start, num: some(state, target, num),
-        [Flock(positions, optimizer.init(positions))],
+        [Flock(begin, optimizer.init(begin))],
         steps,
         most=LENGTH,
         progress=Meter(f"{particles} particles") if progress is True else progress or Silent(),
         budget=budget,
     )
     positions = outcome.states[0].positions
-    lp = np.asarray(log_densities(target, positions))
+    lp = _log_densities(target, positions)
     if not np.isfinite(lp).all():
         raise ValueError(
             f"svgd: {np.sum(~np.isfinite(lp))} of {particles} particles have left where the density is finite. Take smaller "
@@ -128,6 +109,36 @@ def svgd(
         program=target.program,
         run=Still(moves),
     )
+
+
+def _begin(target: ppl.Target, key, particles: int, init: Initial) -> jax.Array:
+    """Positions (particles, dim), at all of which the density is finite."""
+    positions = jax.jit(jax.vmap(init.position, (0, None)))(jax.random.split(key, particles), target)
+    bad = ~np.isfinite(_log_densities(target, positions))
+    if bad.any():
+        raise ValueError(
+            f"svgd: the log density is not finite at {bad.sum()} of {particles} particles: "
+            f"{target.explain(positions[int(np.argmax(bad))])}. Begin elsewhere, init=At({{...}}, jitter=1.0)."
+        )
+    return positions
+
+
+def _some(optimizer, state: Flock, target: ppl.Target, num):
+    """`num` steps, at most LENGTH, and the moves that they asked for, (1, LENGTH)."""
+
+    def step(i, carry):
+        state, moves = carry
+        move = push(state.positions, jax.vmap(jax.grad(target.log_density))(state.positions))
+        updates, inner = optimizer.update(-move, state.optimizer, state.positions)
+        positions: Any = optax.apply_updates(state.positions, updates)
+        return Flock(positions, inner), moves.at[i].set(jnp.sqrt(jnp.mean(move**2)))
+
+    state, moves = lax.fori_loop(0, num, step, (state, jnp.zeros(LENGTH, state.positions.dtype)))
+    return state, moves[None]
+
+
+def _log_densities(target: ppl.Target, positions) -> np.ndarray:
+    return np.asarray(jax.jit(jax.vmap(lambda target, x: target.log_density(x), (None, 0)))(target, positions))
 
 
 def push(positions, gradients):

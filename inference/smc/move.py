@@ -136,16 +136,15 @@ class Move(Step):
         target, positions = path.at_level(population.level), population.particles.position
 
         def begin(kernel, key, position, log_density):
-            state = kernel.init(key.own(), target, position)
+            state = kernel.init(key, target, position)
             known = "log_density" in state._fields and "gradient" not in state._fields
             return state._replace(log_density=log_density) if known else state  # so it is not evaluated again
 
-        def step(kernel, key, state):
-            return kernel.step(key if kernel.shares else key.own(), state, target)
-
         def move(i, states, log_step_size):
             now = choice._replace(log_step_size=log_step_size)
-            states, info = self._all(jax.random.fold_in(key_move, i), now, step, states)
+            states, info = self._all(
+                jax.random.fold_in(key_move, i), now, lambda kernel, key, state: kernel.step(key, state, target), states
+            )
             rate = jnp.mean(self.kernel.acceptance(info)) if hasattr(info, "acceptance_rate") else jnp.nan
             if self.recorded is None and log_step_size is not None:
                 log_step_size = log_step_size + (rate - self.kernel.target_acceptance)
@@ -184,11 +183,16 @@ class Move(Step):
         return moved, Choice(log_step_size, choice.metric, num), info
 
     def _all(self, key, choice: Choice, do, *args):
-        """`do(kernel, key, *args)` of every particle, by the kernel that it has; `args` lead with (N,), the key is shared."""
+        """`do(kernel, key, *args)` of every particle, by the kernel that it has; `args` lead with (N,)."""
 
         def side_by_side(key, metric, *args):
             kernel, size = self._kernel(metric, choice), len(jax.tree.leaves(args)[0])
-            return jax.vmap(lambda *one: do(kernel, Shared(key, CHAINS, size), *one), axis_name=CHAINS)(*args)
+
+            def one_particle(*args):
+                shared = Shared(key, CHAINS, size)
+                return do(kernel, shared if kernel.shares else shared.own(), *args)
+
+            return jax.vmap(one_particle, axis_name=CHAINS)(*args)
 
         if not isinstance(choice.metric, Halves):
             return side_by_side(key, choice.metric, *args)

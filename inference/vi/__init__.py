@@ -45,6 +45,7 @@ from .objectives import (
 from .strategies import (
     Concrete,
     DisARM,
+    Eliminate,
     Enumerate,
     Learned,
     MeasureValued,
@@ -61,6 +62,7 @@ __all__ = [
     "Concrete",
     "Coupling",
     "DisARM",
+    "Eliminate",
     "Enumerate",
     "Expectation",
     "Fixed",

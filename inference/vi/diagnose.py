@@ -22,7 +22,7 @@ import numpy as np
 from ppl._keys import check_key
 
 from .expectation import Expectation
-from .free import Free, named
+from .free import Free, named, with_numbers
 from .strategies import DisARM, Enumerate, MeasureValued, Reparameterised, Score, Strategy, default_strategy
 
 CANDIDATES: tuple[Strategy, ...] = (Reparameterised(), Score(), Enumerate(), MeasureValued(), DisARM())
@@ -100,7 +100,7 @@ def diagnose_gradients(
         raise ValueError(f"diagnose_gradients: samples must be a whole number of at least 2, got {samples!r}.")
     who = "diagnose_gradients"
     given = named(who, objective, args)
-    chosen = Free(who, given, tuple(given) if free is None and "guide" not in given else free)
+    chosen = Free(who, given, with_numbers(given) if free is None and "guide" not in given else free)
     numbers = chosen.take(given)
 
     def put(numbers):

@@ -36,10 +36,11 @@ from ppl._errors import nearest
 from ppl._keys import check_key
 from ppl.choices import paths
 from ppl.interpreter import current
+from ppl.linearity import AFFINE, how
 
 from .forced import weighed
 from .play import Play, Played, play
-from .strategies import Strategy
+from .strategies import Eliminate, Strategy
 from .strategies.strategy import zero
 
 
@@ -130,7 +131,22 @@ def _one(self: Expectation, key, args: tuple, used: set[str] | None = None) -> t
 
     played, table, found = game({})
     _check_patterns(self, table, found, used)
+    eliminated = [
+        ".".join(_named(path))
+        for path, row in paths(table)
+        if row.strategy is not None and isinstance(row.strategy.strategy, Eliminate)
+    ]
+    if eliminated and how(lambda one, _: play(self.fn, key, args, self.patterns, {}, one)[0].value, jnp.ones(()), ()) > AFFINE:
+        raise ValueError(
+            f"site '{eliminated[0]}' has the strategy Eliminate(), which averages log densities over its values, but what "
+            f"{self.__name__} returns is not linear in log densities. Use Enumerate() or Score()."
+        )
     return weighed(game, played, table)
+
+
+def _named(path: tuple[str, ...]) -> list[str]:
+    """The names on a path, without the numbers of draws."""
+    return [name for name in path if name[0] != "#"]
 
 
 def _first(patterns: Mapping[str, Strategy], rest: Mapping[str, Strategy]) -> dict[str, Strategy]:
@@ -145,5 +161,5 @@ def _check_patterns(self: Expectation, table: dict, found: set[str], used: set[s
         return
     for pattern in self.patterns:
         if pattern not in found:
-            known = {".".join(p for p in path if p[0] != "#"): None for path, _ in paths(table)}
+            known = {".".join(_named(path)): None for path, _ in paths(table)}
             raise ValueError(f"using: no site of {self.__name__} fits '{pattern}'.{nearest(pattern, known)}")

@@ -16,10 +16,9 @@ from jax import lax
 from ppl.choices import paths
 
 from .play import Number, Played, Swap
-from .strategies.strategy import zero
+from .strategies.strategy import NOTHING, zero
 
 MOST = 2**16  # joint values of enumerated sites
-NOTHING = 1e-36  # less is the weight of what is impossible: a density says -85, for the slope's sake
 LEVELS = 4  # of vmaps, one in another, for as many sites; more sites have two, as each makes compilation slower
 
 Game = Callable[[dict], tuple[Played, dict, set[str]]]  # a play, with some sites forced
@@ -36,9 +35,12 @@ def weighed(game: Game, played: Played, table: dict) -> tuple[jax.Array, jax.Arr
 
     def at(*rows):
         forced = _forced(enumerated, [row[i] for row in rows for i in range(len(row))])
-        played = game(forced)[0]
-        weight = jnp.exp(played.log_tried)
-        value = _counted(played.estimate, weight) + _tried(game, forced, played, table)
+        possible = {path: Number(x.number, x.num, possible=True) for path, x in forced.items()}
+        plain, played = game(forced)[0], game(possible)[0]
+        weight = jnp.exp(plain.log_tried)
+        # what has no weight has a value, for the slope of the weight, but no slope: that may be infinite
+        worth = jnp.where(weight > NOTHING, played.estimate, _counted(lax.stop_gradient(plain.value), weight))
+        value = worth * weight + _tried(game, possible, played, table)
         return value, lax.stop_gradient(weight) * played.free_score
 
     # every group is a vmap of its own: what depends on the first sites alone is computed for these alone
@@ -50,12 +52,13 @@ def weighed(game: Game, played: Played, table: dict) -> tuple[jax.Array, jax.Arr
 
 def _counted(value, weight):
     """What has next to no weight counts nothing where it is not finite."""
-    return jnp.where((weight > NOTHING) | jnp.isfinite(value), value, 0.0) * weight
+    return jnp.where((weight > NOTHING) | jnp.isfinite(value), value, 0.0)
 
 
 def _value(played: Played):
     """The value of a play, by its own weight: what is enumerated may depend on what was forced."""
-    return _counted(played.value, jnp.exp(played.log_tried))
+    weight = jnp.exp(played.log_tried)
+    return _counted(played.value, weight) * weight
 
 
 def _tried(game: Game, forced: dict, played: Played, table: dict) -> jax.Array:
@@ -64,7 +67,7 @@ def _tried(game: Game, forced: dict, played: Played, table: dict) -> jax.Array:
         return jnp.zeros(())
     rows, every = dict(paths(table)), sorted(played.alternatives.items())
     swaps: dict[tuple[str, ...], list[Swap]] = {path: [] for path, _ in every}
-    coefficients = []
+    coefficients, possible = [], []
     for path, mine in every:
         *shape, tries = mine.coefficient.shape
         axes = _turns(rows[path], mine)
@@ -73,12 +76,14 @@ def _tried(game: Game, forced: dict, played: Played, table: dict) -> jax.Array:
             where = _masks(theirs.coefficient.shape[:-1], size, axes if other == path else None)
             values = jnp.moveaxis(theirs.value, -1, 0) if other == path else theirs.value[None, ..., 0].repeat(tries, 0)
             swaps[other].append(Swap(jnp.tile(where, (tries, *(1,) * (where.ndim - 1))), jnp.repeat(values, size, axis=0)))
-        summed = jnp.sum(mine.coefficient, axis=[i for i in range(len(shape)) if i not in axes])
-        coefficients.append(jnp.moveaxis(summed, -1, 0).reshape(-1))
+        forced_at_once = [i for i in range(len(shape)) if i not in axes]
+        flags = (jnp.ones_like(mine.coefficient, bool) if mine.possible is None else mine.possible).all(forced_at_once)
+        for x, to in ((mine.coefficient.sum(forced_at_once), coefficients), (flags, possible)):
+            to.append(jnp.moveaxis(x, -1, 0).reshape(-1))
     forcings = {path: jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts) for path, parts in swaps.items()}
     values = jax.vmap(lambda swap: _value(game({**forced, **swap})[0]))(forcings)
     differences = lax.stop_gradient(values - _value(played))
-    # zero, also where a difference is infinite
+    differences = jnp.where(jnp.concatenate(possible) | jnp.isfinite(differences), differences, 0.0)
     return zero(jnp.vdot(differences, jnp.concatenate(coefficients)))
 
 
@@ -109,7 +114,8 @@ def _nums(enumerated) -> list[int]:
         said = ", ".join(f"{num}^{size} of '{address}'" for address, (num, size) in sizes.items())
         raise ValueError(
             f"the enumerated sites have too many joint values ({said}); at most {MOST} are tried. Where lanes of a ppl.vmap "
-            "are summed, make an expectation of what happens in one lane, and map that; or give some site another strategy."
+            "are summed, make an expectation of what happens in one lane, and map that; where the objective is linear in log "
+            "densities, Eliminate() sums lanes apart, and a ppl.scan step by step; or give some site another strategy."
         )
     return [row.strategy.num for _, row in enumerated for _ in range(math.prod(_batch(row)))]
 

@@ -14,21 +14,27 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ppl import distributions
+from ppl import Program, distributions
+from ppl.averaged import draw_averaged
 from ppl.choices import paths, put
 from ppl.drawing import Drawing
 from ppl.interpreter import Inputs, activate, current
 from ppl.site import SiteInfo
 
-from .strategies import default_strategy
-from .strategies.strategy import Alternative, Chosen, Strategy, zero
+from .strategies import Eliminate, default_strategy
+from .strategies.eliminate import ToEliminate
+from .strategies.strategy import NOTHING, Alternative, Chosen, Strategy, zero
 
 
 class Number(eqx.Module):
-    """A site is forced to the value of this number, of the `num` that it can take: integers, one a batch element."""
+    """A site is forced to the value of this number, of the `num` that it can take: integers, one a batch element.
+
+    `possible`: where it has no probability another value is played in its place, though its own probability counts.
+    """
 
     number: jax.Array
     num: int = eqx.field(static=True)
+    possible: bool = eqx.field(static=True, default=False)
 
 
 class Swap(NamedTuple):
@@ -82,11 +88,26 @@ class Play(Drawing):
         self.used: set[str] = set()  # those that some site matched
         self.soft: set[str] = set()  # discrete sites whose values lie between the whole numbers
         self.known: tuple[Any, Any, Any] = (None, None, None)  # a distribution, a value, its log density
+        self.one: Any = jnp.ones(())  # what log densities that are averaged are multiplied by
 
     def child(self, inputs, rules=None, name=""):
         child: Any = super().child(inputs, rules, name)
-        child.patterns, child.used, child.soft = self.patterns, self.used, self.soft
+        child.patterns, child.used, child.soft, child.one = self.patterns, self.used, self.soft, self.one
         return child
+
+    def draw(self, generative):
+        eliminated: list[str] = []
+        before = self.draws
+        while True:
+            try:
+                if eliminated:
+                    return draw_averaged(super().draw, generative, eliminated, self.one)
+                return super().draw(generative)
+            except ToEliminate as found:
+                if not isinstance(generative, Program) or found.address in eliminated:
+                    raise
+                self.draws = before
+                eliminated.append(found.address)
 
     def apart(self, run: Callable[[Any], Any]) -> Any:
         """`run(key)`, with random numbers that no draw here has."""
@@ -122,6 +143,10 @@ class Play(Drawing):
         if num is not None:
             return self._enumerated(site, d, forced, num)
         key = self.key(site.name)
+        if isinstance(strategy, Eliminate):
+            if site.address not in getattr(self, "ways", ()):
+                raise ToEliminate(address)
+            return d.sample(key)  # nothing depends on it
         chosen = strategy.choose(d, key)
         self._note(site, d, key, strategy, chosen)
         if distributions.is_soft(d, chosen.value):
@@ -143,6 +168,10 @@ class Play(Drawing):
         else:
             value = distributions.value_number(d, forced.number)
             log_p = distributions.log_prob_inside(d, value)
+            if forced.possible:
+                every = jax.vmap(lambda i: distributions.log_prob_inside(d, distributions.value_number(d, i)))(jnp.arange(num))
+                likely = distributions.value_number(d, jnp.argmax(every, 0))
+                value = jnp.where(jnp.exp(log_p) > NOTHING, value, likely)
         if not distributions.is_masked(site.distribution):
             self.known = site.distribution, value, log_p
         self.add("log_tried", self._latent_part(site, d, log_p))
@@ -171,8 +200,10 @@ class Play(Drawing):
         return jnp.where(missing, x, 0.0)
 
 
-def play(fn, key, args: tuple, patterns: dict[str, Strategy], forced: dict) -> tuple[Played, dict, set[str]]:
+def play(fn, key, args: tuple, patterns: dict[str, Strategy], forced: dict, one: Any = 1.0) -> tuple[Played, dict, set[str]]:
     """`fn(*args)`, its random sites drawn with `key`, but for those `forced` (by path, to a Number or a Swap).
+
+    `one`: a one, that log densities averaged over eliminated sites are multiplied by.
 
     Returns what it came to, the table of its sites, and the patterns that some site matched.
     """
@@ -180,7 +211,7 @@ def play(fn, key, args: tuple, patterns: dict[str, Strategy], forced: dict) -> t
     for path, value in forced.items():
         put(given, path, value)
     interpreter = Play(Inputs(key, given=given))
-    interpreter.patterns = patterns
+    interpreter.patterns, interpreter.one = patterns, jnp.asarray(one)
     around = current()
     if isinstance(around, Play):  # it may have given this one soft values
         interpreter.soft = around.soft

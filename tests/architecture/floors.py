@@ -13,7 +13,7 @@ FLOORS = {
         ["distributions", "choices", "transforms"],
         ["site", "values", "interpreter", "interpreters", "trace"],
         ["program", "primitives", "combinators", "checks", "graph", "reparam", "drawing", "generative", "marginal"]
-        + ["elimination", "chains", "summing", "conjugacy", "linearity", "log_sums"],
+        + ["elimination", "chains", "summing", "averaged", "conjugacy", "linearity", "log_sums"],
         ["random_weight", "importance"],
         ["target", "predictive", "stepwise", "lint", "from_numpyro", "random_module"],
         ["__init__"],

@@ -95,6 +95,9 @@ class Amortised(Family):
         if not isinstance(self.family, Family) or isinstance(self.family, Amortised):
             raise ValueError("Amortised: family must be one such as MeanField(), whose parameters the network says.")
 
+    def begins(self):
+        return self.family.begins()
+
     def law(self, key, target, location, scale):
         begun = self.family.law(key, target, location, scale)
         data = _read(target, self.reads)

@@ -26,6 +26,7 @@ from ppl.distributions import is_traced
 
 from ...fixed import Fixed
 from ...mcmc.initial import At, Initial, Start
+from .apart import deviations
 from .law import Family, Law
 from .mean_field import MeanField
 
@@ -86,8 +87,8 @@ def guide_for(
     - `program`: or a `ppl.Target`.
     - `family`: `MeanField()` (default), `FullRank()`, `LowRank(rank)`, `Autoregressive()`, `Coupling()`,
       `MaskedAutoregressive()`, `Mixture(num, of=...)` or `Amortised(net, family)`.
-    - `init`: where it begins. By default at the origin of the unconstrained space; `At({...})`, `Pathfinder()` (which guesses
-      scales too), or `PriorDraws()`.
+    - `init`: where it begins. By default at the origin of the unconstrained space (a mixture far apart, see `Mixture`);
+      `At({...})`, `Pathfinder()` (which guesses scales too), or `PriorDraws()`.
     - `scale`: the first standard deviation of every coordinate, where `init` does not say it. Small, so that the first draws
       do not err far; guides widen quickly.
     - `key`: for what is random at the start: networks, components, `init`. By default one that is always the same.
@@ -107,20 +108,20 @@ def guide_for(
         raise ValueError(f"guide_for: init must be one such as At({{...}}) or Pathfinder(), got {type(init).__name__}.")
     if not is_traced(scale) and not (isinstance(scale, int | float) and 0.0 < scale < math.inf):
         raise ValueError(f"guide_for: scale must be a positive number, got {scale!r}.")
-    refuse_discrete(target)
+    refuse_discrete("guide_for", target)
     key_start, key_law = jax.random.split(jax.random.key(0) if key is None else key)
-    location, scales = _start(target, init, scale, key_start)
+    location, scales = _start(target, family.begins() if init is None else init, scale, key_start)
     return Guide(family.law(key_law, target, location, scales), Fixed(target), repr_of(family))
 
 
-def refuse_discrete(target: ppl.Target) -> None:
+def refuse_discrete(who: str, target: ppl.Target) -> None:
     """Raise ValueError, with the site's name, for a program with a discrete latent site."""
     for slot in target.slots:
         if slot.dtype is not None:
             family = target.program.sites()[slot.address].family
             raise ValueError(
-                f"site '{slot.address}' is discrete ({family}), and a guide made from the program has continuous sites only. "
-                "Sum it out, in the model or by marginalising it; or write the guide as a program of your own, with "
+                f"site '{slot.address}' is discrete ({family}), and {who} is for continuous sites only. Sum it out, in the "
+                "model or by marginalising it, or condition on it; or write a guide of your own for inf.maximize, with "
                 f"sample('{slot.address}', ..., strategy=Enumerate())."
             )
 
@@ -132,22 +133,22 @@ def repr_of(family: Family) -> str:
 
 
 def _start(target: ppl.Target, init: Initial | None, scale, key) -> tuple[jax.Array, jax.Array]:
-    """Location and scale (dim,), where the density is finite."""
+    """Location and scale (dim,), or of several components (num, dim), where the density is finite."""
     if init is None:
         begun = Start(jnp.zeros(target.dim))
     else:
-        begun = (
-            init.begin(key, target) if is_traced(key) else jax.jit(lambda key, target: init.begin(key, target))(key, target)
-        )
+        begun = (init.begin if is_traced(key) else jax.jit(lambda key, target: init.begin(key, target)))(key, target)
     location = jnp.asarray(begun.position)
     if begun.metric is None:
         scales = jnp.full_like(location, scale)
     else:  # a guess of the posterior's covariance
-        scales = begun.metric.scale * jnp.sqrt(1.0 + begun.metric.directions**2 @ (begun.metric.values - 1.0))
-    log_density = jax.jit(lambda target, x: target.log_density(x))(target, location)
-    if not is_traced(log_density) and not jnp.isfinite(log_density):
+        scales = deviations(begun.metric)
+    places = jnp.atleast_2d(location)
+    log_densities = jax.jit(jax.vmap(lambda target, x: target.log_density(x), (None, 0)))(target, places)
+    if not is_traced(log_densities) and not jnp.isfinite(log_densities).all():
+        where = places[int(jnp.argmin(jnp.isfinite(log_densities)))]
         raise ValueError(
-            f"guide_for: the density is not finite where the guide begins: {target.explain(location)}. Begin elsewhere, "
+            f"guide_for: the density is not finite where the guide begins: {target.explain(where)}. Begin elsewhere, "
             f"init={At.__name__}({{...}})."
         )
     return location, scales

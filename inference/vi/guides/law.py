@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import ppl
 from ppl import dist
 
+from ...mcmc.initial import Initial
+
 
 class Law(eqx.Module):
     """The contract of what a guide draws positions (dim,) from."""
@@ -50,6 +52,10 @@ class Family(eqx.Module):
     @abc.abstractmethod
     def law(self, key, target: ppl.Target, location, scale) -> Law:
         """The law that is learned from: about Normal(location, scale), both (dim,). Networks get their numbers from `key`."""
+
+    def begins(self) -> Initial | None:
+        """Where a guide of the family begins, if nobody says so; None: at the origin."""
+        return None
 
 
 class Transport(Law):

@@ -15,6 +15,7 @@ import ppl
 from ppl import dist
 
 from ..strategies import Enumerate, Strategy
+from .apart import Apart
 from .law import Family, Law, Positions, Transport
 from .mean_field import MeanField
 
@@ -47,7 +48,8 @@ class Components(Law):
 class Mixture(Family):
     """See the file's docstring.
 
-    - `num`: of components, each of the family `of`. They begin apart, at random places about the guide's location.
+    - `num`: of components, each of the family `of`. They begin far apart, on climbs from random places (see `apart.py`); or,
+      where `guide_for` is given an `init`, at random places about that. Modes are missed less with more components than modes.
     - `strategy`: of the component's number; `Score()` draws one where trying all costs too much.
     """
 
@@ -63,11 +65,14 @@ class Mixture(Family):
         if not isinstance(self.strategy, Strategy):
             raise ValueError("Mixture: strategy must be one such as Enumerate() or Score().")
 
-    def law(self, key, target, location, scale):
-        def member(key):
-            there, rest = jax.random.split(key)
-            apart = location + scale * jax.random.normal(there, location.shape, location.dtype)
-            return self.of.law(rest, target, apart, scale)
+    def begins(self):
+        return Apart(self.num)
 
-        members: Any = jax.vmap(member)(jax.random.split(key, self.num))
+    def law(self, key, target, location, scale):
+        key_place, key_law = jax.random.split(key)
+        if jnp.ndim(location) == 1:
+            location, scale = (jnp.broadcast_to(x, (self.num, target.dim)) for x in (location, scale))
+            location = location + scale * jax.random.normal(key_place, location.shape, location.dtype)
+        every = jax.vmap(lambda key, location, scale: self.of.law(key, target, location, scale))
+        members: Any = every(jax.random.split(key_law, self.num), location, scale)
         return Components(jnp.zeros(self.num, location.dtype), members, self.strategy)

@@ -13,6 +13,8 @@ inf.maximize(by_row(iwelbo(5), size=64), decode, jax.tree_util.Partial(encode, p
 In an objective of your own `subsample` draws rows, and `scaled` makes the sites of rows count more.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -29,6 +31,7 @@ from ppl.site import SiteInfo
 
 from ...mcmc.minibatch import num_rows
 from ..expectation import Expectation
+from ..strategies import Strategy
 from .watch import playing
 
 
@@ -46,12 +49,7 @@ def minibatch(objective: Expectation, *, size: int) -> Expectation:
             densities, such as `iwelbo(5)`.
     """
     _check(objective, "minibatch")
-
-    def minibatch(model, guide, rows):
-        few, scale = subsample(rows, size)
-        return objective.fn(_part(model, few, scale), _part(guide, few, scale))
-
-    return Expectation(minibatch, objective.patterns)
+    return Expectation(Minibatch(objective.fn, size), objective.patterns)
 
 
 def by_row(objective: Expectation, *, size: int) -> Expectation:
@@ -66,12 +64,41 @@ def by_row(objective: Expectation, *, size: int) -> Expectation:
         ValueError: when estimated, for rows of different lengths, or fewer than `size`.
     """
     _check(objective, "by_row")
+    return Expectation(ByRow(objective.fn, tuple(objective.patterns.items()), size))
 
-    def by_row(model, guide, rows):
-        few, scale = subsample(rows, size)
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """The function of a minibatch. Equal arguments make equal functions, so that what was compiled for one is found again."""
+
+    fn: Callable[..., Any]
+    size: int
+
+    @property
+    def __name__(self) -> str:
+        return f"minibatch of {self.fn.__name__}"
+
+    def __call__(self, model, guide, rows):
+        few, scale = subsample(rows, self.size)
+        return self.fn(_part(model, few, scale), _part(guide, few, scale))
+
+
+@dataclass(frozen=True, slots=True)
+class ByRow:
+    """The function of a sum over rows, `fn` with the strategies `patterns` of each; equal as those of `Minibatch` are."""
+
+    fn: Callable[..., Any]
+    patterns: tuple[tuple[str, Strategy], ...]
+    size: int
+
+    @property
+    def __name__(self) -> str:
+        return f"{self.fn.__name__} by row"
+
+    def __call__(self, model, guide, rows):
+        objective = Expectation(self.fn, dict(self.patterns))
+        few, scale = subsample(rows, self.size)
         return scale * jnp.sum(ppl.vmap(lambda *row: objective(model(*row), guide(*row)))(*few))
-
-    return Expectation(by_row)
 
 
 def subsample(rows: tuple, size: int) -> tuple[tuple, float]:

@@ -25,6 +25,7 @@ from ppl.log_sums import log_mean
 
 from ..expectation import Expectation, expectation
 from ..strategies.strategy import zero
+from .iwelbo import iwelbo
 from .match import same_sites
 from .population import check_num, population, posterior_mean
 from .stl import stopped
@@ -57,8 +58,7 @@ def p_wake(num: int) -> Expectation:
 
     @expectation
     def p_wake(model, guide):
-        _, log_w = population(model, stopped(guide), num)
-        return log_mean(log_w)
+        return iwelbo(num).fn(model, stopped(guide))
 
     return p_wake
 
@@ -70,8 +70,7 @@ def q_wake(num: int) -> Expectation:
 
     @expectation
     def q_wake(model, guide):
-        choices, log_w = population(stopped(model), stopped(guide), num)
-        return posterior_mean(log_w, ppl.vmap(guide.log_density)(choices))
+        return _followed(stopped(model), guide, num)[1]
 
     return q_wake
 
@@ -83,10 +82,16 @@ def reweighted_wake_sleep(num: int) -> Expectation:
 
     @expectation
     def reweighted_wake_sleep(model, guide):
-        choices, log_w = population(model, stopped(guide), num)
-        return log_mean(log_w) + zero(posterior_mean(log_w, ppl.vmap(guide.log_density)(choices)))
+        log_w, followed = _followed(model, guide, num)
+        return log_mean(log_w) + zero(followed)
 
     return reweighted_wake_sleep
+
+
+def _followed(model, guide, num: int):
+    """Log weights (num,) of draws from the guide, and the mean of its log density by them: how it follows the posterior."""
+    choices, log_w = population(model, stopped(guide), num)
+    return log_w, posterior_mean(log_w, ppl.vmap(guide.log_density)(choices))
 
 
 def dreamt(model) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from .concrete import Concrete, StraightThrough
 from .disarm import DisARM
+from .eliminate import Eliminate
 from .enumerate import Enumerate
 from .measure_valued import MeasureValued
 from .relax import Relax
@@ -12,6 +13,7 @@ from .strategy import Strategy
 __all__ = [
     "Concrete",
     "DisARM",
+    "Eliminate",
     "Enumerate",
     "Learned",
     "MeasureValued",

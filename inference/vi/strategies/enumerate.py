@@ -5,6 +5,8 @@ several elements, are tried jointly: the number of values multiplies. Where lane
 expectation of its own, and each is enumerated by itself:
 
     jnp.sum(ppl.vmap(elbo, in_axes=(None, None, 0))(...))
+
+A value without probability counts nothing where the objective, or its derivative, is not finite there.
 """
 
 from ppl import distributions

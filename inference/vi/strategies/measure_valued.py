@@ -1,7 +1,7 @@
 """MeasureValued: the derivative of a distribution is a difference of two; the objective is compared between them.
 
 - Of finite support (Bernoulli, Categorical, ...): gradient of E f = sum_k f(k) x gradient of p(k). All values that were not
-  drawn are tried.
+  drawn are tried; one without probability counts nothing where f is not finite there, as under `Enumerate`.
 - Poisson: the derivative by the rate is E[f(x + 1) - f(x)].
 - Exponential: by the rate, E[f(x) - f(x + another such x)] / rate.
 - Normal: by the location, E[f(loc + scale w) - f(loc - scale w)] / (scale sqrt(2 pi)), w ~ Weibull(2, sqrt 2); by the scale,
@@ -20,7 +20,7 @@ from jax import lax
 from ppl import distributions
 from ppl.distributions import dist
 
-from .strategy import Alternative, Chosen, Strategy, refuse, zero
+from .strategy import NOTHING, Alternative, Chosen, Strategy, refuse, zero
 
 
 class MeasureValued(Strategy):
@@ -54,7 +54,8 @@ def _finite(d, key, value):
     assert num is not None
     others = jax.vmap(lambda j: distributions.value_after(d, value, j))(jnp.arange(1, num))
     probabilities = jax.vmap(lambda x: _probability(d, x))(others)
-    return Alternative(jnp.moveaxis(others, 0, -1), zero(jnp.moveaxis(probabilities, 0, -1)))
+    probabilities = jnp.moveaxis(probabilities, 0, -1)
+    return Alternative(jnp.moveaxis(others, 0, -1), zero(probabilities), probabilities > NOTHING)
 
 
 def _probability(d, value):

@@ -48,12 +48,15 @@ class Alternative(eqx.Module):
     """Values to be tried: `value`, of the site's shape, and `coefficient`, one number a batch element, zero but for its
     gradient; each with an axis more, the last, over as many values as are tried.
 
+    `possible`: flags of the coefficient's shape; what is not counts nothing where the objective is not finite. None: all are.
+
     `together`: whether all elements are forced to their alternatives at once, and coefficients added; else each in its turn,
     as the steps of a `ppl.scan` always are.
     """
 
     value: jax.Array
     coefficient: jax.Array
+    possible: Any = None
     together: bool = eqx.field(static=True, default=False)
 
 
@@ -76,6 +79,9 @@ class Strategy(eqx.Module):
     def alternatives(self, d, key, chosen: Chosen) -> Alternative | None:
         """Values to be tried in place of the chosen one."""
         return None
+
+
+NOTHING = 1e-36  # less is the weight of what is impossible: a density says -85, for the slope's sake
 
 
 def zero(x):

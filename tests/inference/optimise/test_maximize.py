@@ -12,11 +12,12 @@ from flax import nnx
 
 import inference as inf
 import ppl
+from inference import compiled
 from inference.fixed import Fixed
 from inference.optimise import RelativeChange, Stalled, maximize
 from inference.optimise.until import looks
 from inference.progress import Meter
-from inference.vi import Score, expectation
+from inference.vi import Enumerate, Score, by_row, expectation, minibatch
 from inference.vi.free import Free
 from ppl import dist, sample
 
@@ -128,6 +129,40 @@ def test_what_is_free():
     assert [label for label in Free("maximize", args, "guide.number").labels] == ["guide.number"]
 
 
+def test_line_searches_climb_what_is_exact():
+    """Rosenbrock's valley, which takes Adam thousands of steps; the coin in it is enumerated, and no noise is left."""
+
+    @expectation
+    def valley(x):
+        b = sample("b", dist.Bernoulli(0.5), strategy=Enumerate())
+        return -((1.0 - x[0] + b - 0.5) ** 2) - 100.0 * (x[1] - x[0] ** 2) ** 2
+
+    found = maximize(valley, jnp.zeros(2), free="x", optimizer=optax.lbfgs(), steps=60, **QUIET)
+    np.testing.assert_allclose(found["x"], [1.0, 1.0], atol=1e-3)
+    assert found.value == pytest.approx(-0.25, abs=1e-5)
+    plateau = optax.chain(optax.adam(0.01), optax.contrib.reduce_on_plateau())  # looks at values, which may be random
+    assert maximize(elbo, PROGRAM, guide(START), optimizer=plateau, steps=20, **QUIET).skipped == 0
+
+
+@pytest.mark.parametrize("keep", ["by name", "Fixed", None])
+def test_covariates_are_kept(keep):
+    """Freed with all of the model they are learned with it; the fit says so."""
+
+    @ppl.model
+    def line(slope, x):
+        mu = sample("mu", dist.Normal(0.0, 2.0))
+        x = x.value if isinstance(x, Fixed) else x
+        ppl.vmap(lambda x: sample("y", dist.Normal(mu + slope * x, 1.0)))(x)
+
+    x = jnp.linspace(-1.0, 1.0, 5)
+    model = line(jnp.zeros(()), Fixed(x) if keep == "Fixed" else x) | {"y": Y}
+    free = ("guide", "model.slope" if keep == "by name" else "model")
+    found = maximize(elbo, model, guide(START), free=free, steps=50, **QUIET)
+    slope, after = found["model"].args
+    assert slope != 0.0 and np.array_equal(getattr(after, "value", after), x) == (keep is not None)
+    assert repr(found).endswith("learned: guide.phi (2), model.slope (1)" + ("" if keep else ", model.x (5)"))
+
+
 def _blinking(share: float):
     @expectation
     def blinking(x):
@@ -174,10 +209,19 @@ def test_twenty_of_them_in_a_row_end_it():
         ((elbo, PROGRAM, guide(START)), {"free": "giude"}, "no argument 'giude'.*Did you mean 'guide'"),
         ((elbo, PROGRAM, guide(START)), {"free": "guide.psi"}, "no argument 'psi'.*Did you mean 'phi'"),
         ((elbo, PROGRAM, guide(Fixed(START))), {}, "nothing to learn in guide"),
+        (
+            (elbo, PROGRAM, guide({"loc": 0, "log_scale": 1})),
+            {},
+            r"guide: guide.phi\['loc'\] is a whole number.*3.0 and not 3",
+        ),
+        ((elbo, PROGRAM, guide(jnp.arange(2))), {}, "nothing to learn in guide: guide.phi is a whole number"),
+        ((elbo, normal(0) | {"y": Y}, guide(START)), {"free": ("guide", "model.loc")}, "in model.loc: model.loc is a whole"),
+        ((elbo, normal() | {"y": Y}, guide(START)), {"free": ("guide", "model")}, "in model: it holds no arrays of floating"),
         ((elbo, PROGRAM, guide({**START, "more": jnp.zeros(2)})), {}, "does not depend on guide.phi.*more.*Fixed"),
         ((expectation(lambda x: x**2), jnp.ones(())), {}, "say what is to be optimised, free=.*takes x"),
         ((elbo, PROGRAM, guide(START)), {"steps": 0}, "steps must be a whole number"),
         ((elbo, PROGRAM, guide(START)), {"samples": 1.5}, "samples must be a whole number"),
+        ((elbo, PROGRAM, guide(START)), {"optimizer": optax.lbfgs()}, "estimate of elbo is random.*inf.dadvi.*inf.find_mode"),
         ((elbo, PROGRAM, guide(START)), {"optimizer": "adam"}, "Optax transformation, got str"),
         ((elbo, PROGRAM, guide(START)), {"until": Stalled}, "rule with a method reached"),
         ((elbo, PROGRAM, guide(START)), {"store": "here"}, "must be a Store"),
@@ -194,6 +238,43 @@ def test_a_fit_without_a_guide_has_no_posterior():
         found.draw(10)
     with pytest.raises(KeyError, match="no argument 'y'"):
         found["y"]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda: minibatch(inf.elbo, size=2), lambda: by_row(inf.elbo.using({"z": STRATEGY}), size=2)],
+    ids=["minibatch", "by_row"],
+)
+def test_objectives_made_alike_are_compiled_once(made, monkeypatch):
+    """Also with the optimizer that is taken by default. Another size is another program."""
+    compilations, compile_ = [], compiled._in_background
+    monkeypatch.setattr(compiled, "_in_background", lambda work: compilations.append(1) or compile_(work))
+
+    def found(objective):
+        return maximize(objective, rows_of, jax.tree_util.Partial(levels_guide, jnp.zeros(2)), (Y,), steps=3, **QUIET)
+
+    first, second = found(made()), found(made())
+    assert len(compilations) == 1
+    np.testing.assert_array_equal(first.values, second.values)
+    assert made().fn == made().fn and hash(made().fn) == hash(made().fn)
+    assert made().fn != minibatch(inf.elbo, size=3).fn
+
+
+STRATEGY = Score()
+
+
+@ppl.model
+def levels(y):
+    sample("y", dist.Normal(sample("z", dist.Normal(0.0, 1.0).expand(jnp.shape(y))), 1.0))
+
+
+@ppl.model
+def levels_guide(phi, y):
+    sample("z", dist.Normal(phi[0] * y, jnp.exp(phi[1])))
+
+
+def rows_of(y):
+    return levels(y) | {"y": y}
 
 
 def test_several_samples_give_scores_a_baseline():

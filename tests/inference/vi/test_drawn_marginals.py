@@ -10,7 +10,7 @@ import pytest
 
 import inference as inf
 import ppl
-from inference.vi import DisARM, Enumerate, MeasureValued, Score, expectation
+from inference.vi import Concrete, DisARM, Enumerate, MeasureValued, Score, StraightThrough, elbo, expectation
 from inference.vi.approximation import posterior_of
 from ppl import dist, sample
 
@@ -48,6 +48,43 @@ def test_enumerated_it_is_exact():
     value, slope = jax.value_and_grad(objective.estimate, argnums=1)(jax.random.key(0), T)
     np.testing.assert_allclose(value, exact(T), rtol=1e-5)
     np.testing.assert_allclose(slope, jax.grad(exact)(T), rtol=1e-4)
+
+
+@ppl.model
+def coin():
+    x = sample("x", dist.Bernoulli(0.3))
+    v = sample("v", dist.Bernoulli(0.5))
+    sample("y", dist.Normal(x + v, 1.0))
+
+
+def test_what_lies_between_whole_numbers_is_scored_in_a_drawn_marginal_too():
+    """There the objective was infinite."""
+    model, key = (coin() | {"y": 1.2}).marginal("v"), jax.random.key(0)
+    for strategy in (Concrete(0.5), StraightThrough(0.5)):
+        assert jnp.isfinite(elbo.using({"x": strategy}).estimate(key, model, pair(T).marginal("u")))
+
+    def of_draw(what):
+        return expectation(lambda: what(*ppl.draw(pair(T).marginal("u")))).using({"x": Concrete(0.5)}).estimate(key)
+
+    x = of_draw(lambda choices, _: choices["x"])
+    on = jax.nn.sigmoid(2.0 * T + jnp.arange(2.0))
+    log_u = jnp.log(jnp.array([1.0 - jax.nn.sigmoid(T), jax.nn.sigmoid(T)]))
+    wanted = jax.nn.logsumexp(log_u + x * jnp.log(on) + (1.0 - x) * jnp.log(1.0 - on))
+    assert 0.01 < x < 0.99
+    np.testing.assert_allclose(of_draw(lambda _, log_q: log_q), wanted, rtol=1e-5)
+
+    @ppl.model
+    def alone(t):
+        sample("x", dist.Bernoulli(jax.nn.sigmoid(t)), strategy=Concrete(0.5))
+
+    def by_hand(t):
+        x, log_q = ppl.draw(alone(t))
+        log_p = [jnp.log(0.5) + dist.Normal(x["x"] + v, 1.0).log_prob(1.2) for v in (0.0, 1.0)]
+        return jnp.logaddexp(*log_p) + x["x"] * jnp.log(0.3) + (1.0 - x["x"]) * jnp.log(0.7) - log_q
+
+    wanted = jax.value_and_grad(expectation(by_hand).estimate, argnums=1)(key, T)
+    found = jax.value_and_grad(lambda t: elbo.estimate(key, model, alone(t)))(T)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
 def test_importance_sampling_by_a_marginal_has_the_evidence():

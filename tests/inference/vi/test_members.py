@@ -204,6 +204,48 @@ def test_what_is_impossible_counts_nothing():
     assert e.estimate(jax.random.key(0), 1.0) == 0.0
 
 
+@pytest.mark.parametrize("impossible", [jnp.inf, -jnp.inf, jnp.nan])
+@pytest.mark.parametrize("loop", [False, True])
+@pytest.mark.parametrize("strategy", [Enumerate(), MeasureValued()], ids=lambda s: type(s).__name__)
+def test_what_is_impossible_poisons_no_gradient(strategy, loop, impossible):
+    """Not finite at k = 2, which has no probability, the objective is that of the two values that are left. Of two values the
+    gradient by the logits is exact, whichever is drawn."""
+    worth = jnp.array([1.0, 2.5, impossible])
+
+    @expectation
+    def objective(logits, a):
+        def one(shift):
+            return shift * a * worth[sample("k", dist.Categorical(logits=logits, validate_args=False), strategy=strategy)]
+
+        return ppl.scan(lambda c, s: (c + one(s), None), 0.0, jnp.array([1.0, 2.0]))[0] if loop else one(3.0)
+
+    def exact(logits, a):
+        return 3.0 * a * jnp.vdot(jax.nn.softmax(logits[:2]), worth[:2])
+
+    logits = jnp.array([0.3, -0.2, -jnp.inf])
+    found = jax.jit(jax.value_and_grad(lambda *args: objective.estimate(jax.random.key(0), *args), (0, 1)))(logits, 1.5)
+    wanted = jax.value_and_grad(exact, (0, 1))(logits, 1.5)
+    np.testing.assert_allclose(found[1][0], wanted[1][0], rtol=1e-5, atol=1e-6)
+    assert jnp.isfinite(found[0]) and jnp.isfinite(found[1][1])
+    if isinstance(strategy, Enumerate):
+        np.testing.assert_allclose([found[0], found[1][1]], [wanted[0], wanted[1][1]], rtol=1e-5)
+
+
+def test_what_is_impossible_has_no_slope():
+    """Though it has a value, that counts in the slope of its probability: sqrt(0 scale) has an infinite slope by the scale."""
+
+    @expectation
+    def objective(p, scale):
+        z = sample("z", dist.Bernoulli(p))
+        k = sample("k", dist.Categorical(jnp.stack([0.5 * z, 0.5, 0.5 - 0.5 * z])))
+        return jnp.sqrt(scale * (2 - k))
+
+    slopes = jax.grad(objective.using({"*": Enumerate()}).estimate, (1, 2))
+    # the mean is p sqrt(2 scale) / 2 + sqrt(scale) / 2; where p = 1 both z = 0 and k = 2 are impossible
+    by_scale = (np.sqrt(0.5) + 0.5) / 2.0 / np.sqrt(3.0)
+    np.testing.assert_allclose(jax.jit(slopes)(jax.random.key(0), 1.0, 3.0), [np.sqrt(1.5), by_scale], rtol=1e-5)
+
+
 @pytest.mark.parametrize("strategy", [Score(), Enumerate(), MeasureValued(), DisARM()], ids=lambda s: type(s).__name__)
 def test_what_a_mask_hides_is_drawn_all_the_same(strategy):
     """So it counts in an objective that uses it, though its density is left out."""
