@@ -9,15 +9,19 @@ and each takes its row. For a thousand particles and a cheap density that is a t
 these functions alone says so: `shares`.
 """
 
+from dataclasses import replace
+
 import jax
 from jax import Array
 
-from ppl._keys import Key, Shared, fold
+from ppl._keys import Key, Shared
 
 
 def split(key: Key, num: int = 2) -> list[Key]:
     """`num` keys, as `jax.random.split`."""
-    return [fold(key, i) for i in range(num)] if isinstance(key, Shared) else list(jax.random.split(key, num))
+    if isinstance(key, Shared):
+        return [replace(key, key=one) for one in jax.random.split(key.key, num)]
+    return list(jax.random.split(key, num))
 
 
 def normal(key: Key, shape: tuple[int, ...], dtype) -> Array:

@@ -132,7 +132,6 @@ class Move(Step):
         Returns their states, and `move(i, states, log_step_size)`: move number i of all chains, which gives states, step size
         and the mean acceptance rate.
         """
-        key_begin, key_move = jax.random.split(key)
         target, positions = path.at_level(population.level), population.particles.position
 
         def begin(kernel, key, position, log_density):
@@ -142,16 +141,14 @@ class Move(Step):
 
         def move(i, states, log_step_size):
             now = choice._replace(log_step_size=log_step_size)
-            states, info = self._all(
-                jax.random.fold_in(key_move, i), now, lambda kernel, key, state: kernel.step(key, state, target), states
-            )
+            states, info = self._all(key, i + 1, now, lambda kernel, key, state: kernel.step(key, state, target), states)
             rate = jnp.mean(self.kernel.acceptance(info)) if hasattr(info, "acceptance_rate") else jnp.nan
             if self.recorded is None and log_step_size is not None:
                 log_step_size = log_step_size + (rate - self.kernel.target_acceptance)
             return states, log_step_size, rate
 
         log_density = jax.vmap(lambda p: path.log_density(p, population.level))(population.particles)
-        return self._all(key_begin, choice, begin, positions, log_density), move
+        return self._all(key, 0, choice, begin, positions, log_density), move
 
     def ended(self, path, states):
         """The particles that chains in these states have become."""
@@ -182,8 +179,8 @@ class Move(Step):
             info["step_size"] = jnp.exp(log_step_size)
         return moved, Choice(log_step_size, choice.metric, num), info
 
-    def _all(self, key, choice: Choice, do, *args):
-        """`do(kernel, key, *args)` of every particle, by the kernel that it has; `args` lead with (N,)."""
+    def _all(self, key, i, choice: Choice, do, *args):
+        """`do(kernel, key, *args)` of every particle, by the kernel that it has; `args` lead with (N,). Keys differ by `i`."""
 
         def side_by_side(key, metric, *args):
             kernel, size = self._kernel(metric, choice), len(jax.tree.leaves(args)[0])
@@ -195,8 +192,9 @@ class Move(Step):
             return jax.vmap(one_particle, axis_name=CHAINS)(*args)
 
         if not isinstance(choice.metric, Halves):
-            return side_by_side(key, choice.metric, *args)
-        keys, halves = jax.random.split(key), jax.tree.map(lambda x: x.reshape(2, len(x) // 2, *x.shape[1:]), args)
+            return side_by_side(jax.random.fold_in(key, i), choice.metric, *args)
+        halves = jax.tree.map(lambda x: x.reshape(2, len(x) // 2, *x.shape[1:]), args)
+        keys = jax.vmap(lambda half: jax.random.fold_in(key, 2 * i + half))(jnp.arange(2))
         together = jax.vmap(side_by_side)(keys, choice.metric.metric, *halves)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), together)
 

@@ -69,9 +69,9 @@ class Rejuvenate(Move):
                 return kernel.step(key, state, Density(dim, lambda _: log_density))
 
             # One filter in all: see first where the kernel goes, and then tell it what was found there.
-            where = self._all(key_move, choice, proposed, here)
+            where = self._all(key_move, 0, choice, proposed, here)
             new = path.by_size(states.size, lambda size: path.filtered(key_filters, where, size, level))
-            there, info = self._all(key_move, choice, decided, here, new.log_density)
+            there, info = self._all(key_move, 0, choice, decided, here, new.log_density)
             accepted = jnp.any(there.position != here.position, axis=1)
             states = jax.vmap(select)(accepted, new, states)
             return states, log_step_size, jnp.mean(info.acceptance_rate)
