@@ -405,6 +405,7 @@ def errors(draws, exact) -> np.ndarray:
 
 def surprise(case: Case, name: str, num: int, seed: int = 0, samples: int = 1) -> float:
     """The largest error, in standard errors, of the value and of the gradient."""
-    values, gradients = estimates(case.using(name), THETA, num, jax.random.key(seed), samples=samples)
-    exact = jax.value_and_grad(case.mean)(THETA)
+    theta = THETA.astype(float)  # double precision, where it is on
+    values, gradients = estimates(case.using(name), theta, num, jax.random.key(seed), samples=samples)
+    exact = jax.value_and_grad(case.mean)(theta)
     return max(float(np.max(errors(*pair))) for pair in zip((values, gradients), exact, strict=True))
