@@ -17,10 +17,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from ._errors import nearest
 from .choices import Choices, flatten, merge, paths, put, remove
+from .distributions import integer_bounds, is_traced
 from .interpreters import Assess
 from .marginal import Without
 from .program import Program
@@ -28,19 +30,22 @@ from .site import SiteInfo
 from .summing import Averaged
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["table", "one"], meta_fields=["address", "loop"])
-@dataclass(frozen=True)
+@partial(jax.tree_util.register_dataclass, data_fields=["table", "one"], meta_fields=["address", "loop", "own", "least"])
+@dataclass(frozen=True, eq=False)
 class Law:
     """In place of a site's value: the log probabilities of all its values, (plates..., S, K), given the S = K^L values of the
     last L of them along a scan (the newest counts most); S = 1 where it has no past.
 
-    `one` (plates...): ones, that what is averaged is multiplied by. `loop`: what repeats the site, "scan" for example.
+    - `one` (plates...): ones, that what is averaged is multiplied by.
+    - `loop`: what repeats the site, "scan" for example; `own`: its shape in one repetition; `least`: its least values.
     """
 
     table: Array
     one: Array
     address: str
     loop: str
+    own: tuple[int, ...]
+    least: tuple[int, ...] | None
 
     def _used(self, *args: Any) -> Any:
         raise ValueError(
@@ -48,37 +53,37 @@ class Law:
             "the law that log densities are averaged over. Give the choices to model.log_density, or use Enumerate()."
         )
 
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __getitem__ = __array__ = __jax_array__ = (
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = __mod__ = _used
+    __neg__ = __abs__ = __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __bool__ = __int__ = __float__ = __index__ = (
         _used
     )
+    __getitem__ = __len__ = __iter__ = __array__ = __jax_array__ = _used
+    __hash__ = object.__hash__
     shape = dtype = property(_used)
 
 
-class Own(Assess):
-    """Assess, keeping the laws of sites that are averaged by their own probabilities."""
-
-    keeps = ("law",)
-
-
-def draw_averaged(draw: Any, program: Program, addresses: Sequence[str], one: Array) -> tuple[Choices, Array]:
+def draw_averaged(
+    draw: Any, program: Program, addresses: Sequence[str], one: Array, kind: type[Assess] = Assess
+) -> tuple[Choices, Array]:
     """The choices of a program, and their log density, averaged over the sites at `addresses`, of which a `Law` is kept.
 
-    `draw(program)`: who draws the others. `one`: a one that all averages are multiplied by.
+    - `draw(program)`: who draws the others; `kind`: who finds the density of what was drawn.
+    - `one`: a one that all averages are multiplied by.
 
     Raises:
         ValueError: where a site that is drawn depends on one that is averaged; as `Program.marginal`.
     """
-    kept, log_kept = draw(program.marginal(*addresses))
-    run, rows = _without(program, addresses, own=True).interpret(Own, given=kept)[0], program.sites()
+    kept, _ = draw(program.marginal(*addresses))
+    run, rows = _without(program, addresses, own=True).interpret(kind, given=kept)[0], program.sites()
     laws: Choices = {}
     for path, table in paths(run.record.trees.get("law", {})):
-        address = ".".join(path)
-        put(laws, path, Law(table, jnp.broadcast_to(one, table.shape[:-2]), address, _loop(rows[address])))
-    return merge(kept, laws), log_kept + run.total("log_own") * one
+        row, ones = rows[".".join(path)], jnp.broadcast_to(one, table.shape[:-2])
+        put(laws, path, Law(table, ones, ".".join(path), _loop(row), row.shape[ones.ndim :], _least(row)))
+    return merge(kept, laws), run.total("log_prior", "log_likelihood") + run.total("log_own") * one
 
 
-def log_density_averaged(program: Program, choices: Choices) -> Array:
-    """The log density of a program, averaged over the laws that are among `choices`."""
+def log_density_averaged(program: Program, choices: Choices, kind: type[Assess]) -> Array:
+    """The log density of a program, averaged over the laws that are among `choices`. `kind`: who finds it."""
     laws = {address: x for address, x in flatten(choices).items() if isinstance(x, Law)}
     rows = program.sites()
     for address, law in laws.items():
@@ -88,22 +93,43 @@ def log_density_averaged(program: Program, choices: Choices) -> Array:
                 f"a law of site '{address}' is given, but the program has no latent site of that name."
                 f"{nearest(address, latent)}"
             )
-        if law.table.shape[-2] > 1 and law.loop != _loop(rows[address]):
-            raise ValueError(
-                f"site '{address}' is a chain along {law.loop} where it is drawn, but lies in {_loop(rows[address])} in the "
-                "program whose density is averaged. Let both run the same way."
-            )
+        _fits(address, rows[address], law)
     averaged = _without(program, list(laws), own=False)
     given = averaged.complete(remove(choices, set(laws)))
     for address, law in laws.items():
         put(given, address.split("."), law.table)
-    run = averaged.interpret(Assess, given=given)[0]
+    run = averaged.interpret(kind, given=given)[0]
     return run.total("log_prior", "log_likelihood") * jnp.mean(next(iter(laws.values())).one)
 
 
 def has_laws(choices: Any) -> bool:
     """Whether some site's value is a `Law`."""
     return isinstance(choices, dict) and any(isinstance(x, Law) for _, x in paths(choices))
+
+
+def _fits(address: str, row: SiteInfo, law: Law) -> None:
+    """Raise ValueError unless the site may have the law."""
+    if row.partial:
+        raise ValueError(f"site '{address}' is partly data, so it has not the law that it was drawn with. Use Enumerate().")
+    if law.table.shape[-2] > 1 and law.loop != _loop(row):
+        raise ValueError(
+            f"site '{address}' is a chain along {law.loop} where it is drawn, but lies in {_loop(row)} in the program whose "
+            "density is averaged. Let both run the same way."
+        )
+    shape = law.one.shape + law.own
+    if row.shape != shape:
+        raise ValueError(f"site '{address}' has shape {row.shape} here, but {shape} in the program that it is drawn from.")
+    if None not in (law.least, _least(row)) and law.least != _least(row):
+        raise ValueError(
+            f"the least value of site '{address}' is {_least(row)} here, but {law.least} in the program that it is drawn from."
+            " Its values must be the same in both."
+        )
+
+
+def _least(row: SiteInfo) -> tuple[int, ...] | None:
+    """The least values of a site, each once; None where they are not known."""
+    found = None if row.support is None else integer_bounds(row.support)
+    return None if found is None or is_traced(found[0]) else tuple(sorted({int(x) for x in np.ravel(found[0])}))
 
 
 def _loop(row: SiteInfo) -> str:

@@ -17,7 +17,7 @@ from ._errors import quote
 from ._keys import fold
 from .distributions import size
 from .log_sums import log_sum
-from .summing import MOST, Seen, addresses, combine, first_values, hidden, law_of, look, on_grid, refuse_leaks
+from .summing import MOST, Ran, Seen, addresses, combine, first_values, hidden, law_of, look, on_grid, refuse_leaks
 
 MEMORY = 3  # how many steps back a carry may remember
 
@@ -75,9 +75,9 @@ def chain(
     def step(state: tuple, now: Any) -> tuple:
         still, carried, weights = state
         seen = step_seen(now, _joined(still, [x[0] for x in carried], moving))
-        grid = jax.vmap(lambda carried: on_grid(seen, _joined(still, carried, moving)), axis_size=states)(carried)
-        key = draws(now[0])
-        law = law_of(seen, _joined(still, [x[0] for x in carried], moving), carried, moving)
+        law = law_of(seen, _joined(still, [x[0] for x in carried], moving), carried, moving, states)
+        at = partial(_at, seen, still, moving)
+        grid, key = jax.vmap(at, axis_size=states)(carried, law), draws(now[0])
         left = combine(seen, *grid, weights, law=law, key=key, moving=names)
         again = None if key is None else fold(key, 1)
         weights = {
@@ -104,6 +104,11 @@ def chain(
     gone = [{*addresses(x), *(sites if any(n[0] == "&" for n in x) else ())} for x in depends]
     arrays = [hidden(x, found, part.leaks) if found else x for x, found in zip(arrays, gone, strict=True)]
     return seen.rebuild(arrays), trees, totals, notes["table"]
+
+
+def _at(seen: Seen, still: list, moving: list[int], carried: list, law: Array | None) -> tuple[Ran, dict]:
+    """What a step comes to in one state, for all values."""
+    return on_grid(seen, _joined(still, carried, moving), law=law)
 
 
 def _remembered(seen: Seen, shapes: Any) -> int:

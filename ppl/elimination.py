@@ -59,8 +59,9 @@ class Part(NamedTuple):
 def _remove(outer: Any, fn: Callable, part: Part) -> Any:
     """Run a function for its density, and hand what is left of it to the interpreter that asked."""
     seen = look(partial(_inner, outer), fn, part.ways)
-    law = law_of(seen, [], [], [])
-    left = combine(seen, *single(on_grid(seen, [], _key(outer))), law=law, key=_key(outer))
+    law = law_of(seen, [], [], [], 1)
+    grid = on_grid(seen, [], _key(outer), None if law is None else law[0])
+    left = combine(seen, *single(grid), law=law, key=_key(outer))
     outer.absorb(Record(left.trees, left.totals), left.table)
     return seen.returned(left.returned, part.leaks)
 
@@ -182,22 +183,22 @@ def _eliminating(kind: Any) -> Any:
 
         def _average(self, name: str, d: Any, number: Array, *, own: bool) -> Array:
             """The value of this number of a site that log densities are averaged over, and its law."""
-            address = self.prefix + name
-            num = self.scope.of(address).found[address] = _count(address, d)
-
-            def log_p(i: Array) -> Array:
-                return jnp.sum(self.log_prob(d, _numbered(d, i), inside=True))
-
-            table = self.inputs.given.get(name)
-            if table is None:  # its own law; or nothing is given, for this is but a look at the sites
-                table = jax.vmap(log_p)(jnp.arange(num))[None]
-            elif table.shape[-1] != num:
+            address, each = self.prefix + name, distributions.elements(d)  # a mask hides a value's density, not its law
+            num = self.scope.of(address).found[address] = _count(address, each)
+            if own:
+                table = jax.vmap(lambda i: jnp.sum(self.log_prob(each, _numbered(each, i), inside=True)))(jnp.arange(num))[
+                    None
+                ]
+            else:  # where nothing is given this is but a look at the sites
+                table = self.inputs.given.get(name, jnp.zeros((1, num)))
+            if table.shape[-1] != num:
                 raise ValueError(
                     f"site '{address}' has {num} values here, but {table.shape[-1]} in the program that it is of."
                 )
             self.put("law", name, table)
-            self.add("log_own" if own else "log_prior", log_p(number))
-            return _numbered(d, number)
+            value = _numbered(each, number)
+            self.add("log_own" if own else "log_prior", self.log_prob(d, value, inside=True))
+            return value
 
         def put(self, kind: str, name: str, value: Any) -> None:
             if kind in ("values", "law"):  # always: which deterministic sites are gone, even the table has to know

@@ -94,9 +94,9 @@ class Program:
         """
         from .averaged import has_laws, log_density_averaged
 
-        if has_laws(choices):
-            return log_density_averaged(self, choices)
         kind = Soften if getattr(current(), "soft", False) else Assess
+        if has_laws(choices):
+            return log_density_averaged(self, choices, kind)
         return _density(self.interpret(kind, given=self.complete(choices))[0])
 
     def retval(self, choices: Choices) -> Any:

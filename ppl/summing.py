@@ -26,6 +26,7 @@ from .log_sums import level, log_sum
 from .site import Table
 
 MOST = 2**16  # values tried at the same time
+NOTHING = 1e-36  # less is the probability of what is impossible: some densities say -85, for the slope's sake
 
 
 class Averaged(NamedTuple):
@@ -177,8 +178,12 @@ def first_values(ways: Mapping[str, Any]) -> dict[str, Array]:
 # -- summing ---------------------------------------------------------------------------------------------------------------
 
 
-def on_grid(seen: Seen, args: list[Array], key: Any = None) -> tuple[Ran, dict[str, Array]]:
-    """What a function comes to for all values of its discrete sites, and the logs to be summed; axes (K,) first."""
+def on_grid(seen: Seen, args: list[Array], key: Any = None, law: Array | None = None) -> tuple[Ran, dict[str, Array]]:
+    """What a function comes to for all values of its discrete sites, and the logs to be summed; axes (K,) first.
+
+    `law`: log probabilities (K,) of the one site that logs are averaged over. The logs of what is impossible are those of the
+    likeliest value: they count nothing, and their slopes, which may be infinite, must not be asked for.
+    """
     discrete = [address for address, num in seen.found.items() if num]
     groups: dict[Any, list[str]] = {}
     for address in (address for address, num in seen.found.items() if not num):
@@ -192,9 +197,13 @@ def on_grid(seen: Seen, args: list[Array], key: Any = None) -> tuple[Ran, dict[s
 
     def at(*numbers: Array) -> tuple:
         values = first_values(seen.ways) | dict(zip(discrete, numbers, strict=True))
+        played = values
+        if law is not None:
+            likeliest = jnp.argmax(law).astype(numbers[0].dtype)
+            played = values | {discrete[0]: jnp.where(jnp.exp(law[numbers[0]]) > NOTHING, numbers[0], likeliest)}
 
         def logs(**given: Array) -> dict:
-            return _logs(seen, seen.evaluate(values | given, args))
+            return _logs(seen, seen.evaluate(played | given, args))
 
         for i, kin in enumerate(groups.values()):
             own = None if key is None else fold(key, i + 2)
@@ -254,6 +263,12 @@ def combine(
     for found in depends.totals.values():
         refuse_leaks(found)
     densities = {"log_prior", "log_likelihood", "log_weight"} if law is None or "log_own" not in ran.totals else {"log_own"}
+    if law is None and depends.totals.get("averaged"):
+        raise ValueError(
+            f"site {quote(sorted(addresses(depends.totals['averaged'])))} is summed out around a site whose log densities are "
+            "averaged, and the log of a sum is no sum of averages. Keep it, or give the other site the strategy Enumerate()."
+        )
+    densities |= {"averaged"}
     for kind in depends.totals.keys() - densities:
         _refuse(depends.totals[kind], "the value or the support of another site")
     joint, sums = _summed(logs, weights, key) if law is None else _averaged(logs, weights["total"][:, None] + law)
@@ -265,6 +280,8 @@ def combine(
             totals["log_weight"] = _less(sums["prior"], sums["drawn"])
         if "own" in sums:
             totals["log_own"] = sums["own"]
+    if law is not None:
+        totals["averaged"] = sums["total"]  # whoever sums around this has to know
     trees, dropped = _trees(seen, ran, sums, totals, law)
     table = remove(seen.table, dropped | seen.found.keys(), seen.prefix)
     return Left([x[0, 0] for x in ran.returned], trees, totals, table, joint)
@@ -280,7 +297,8 @@ def _summed(logs: dict, weights: dict, key: Any) -> tuple[dict[str, Array], dict
 
 def _averaged(logs: dict, log_p: Array) -> tuple[dict[str, Array], dict[str, Array]]:
     """The same where logs are averaged, by log probabilities (S, K). What is impossible counts nothing."""
-    p = jnp.exp(log_p)
+    possible = jnp.exp(log_p) > NOTHING
+    p = jnp.where(possible, jnp.exp(jnp.where(possible, log_p, 0.0)), 0.0)
 
     def mean(x: Array) -> Array:
         weights = p.reshape(*p.shape, *(1,) * (x.ndim - 2))
@@ -289,7 +307,7 @@ def _averaged(logs: dict, log_p: Array) -> tuple[dict[str, Array], dict[str, Arr
     return dict.fromkeys(("prior", "total", "drawn"), log_p), {kind: mean(x) for kind, x in logs.items()}
 
 
-def law_of(seen: Seen, args: list[Array], carried: list[Array], moving: list[int]) -> Array | None:
+def law_of(seen: Seen, args: list[Array], carried: list[Array], moving: list[int], states: int) -> Array | None:
     """The log probabilities (S, K) of a site that logs are averaged over, given the states; None where all are summed.
 
     `carried` (S, ...): the arguments that differ by state, numbers `moving` of `args`. Evaluated apart from all else, for the
@@ -317,7 +335,11 @@ def law_of(seen: Seen, args: list[Array], carried: list[Array], moving: list[int
     if depends[path] & {f"&{i}" for i in moving}:
         return jax.vmap(table)(carried)[:, 0]
     rows = table([x[0] for x in carried])
-    states = len(carried[0]) if carried else len(rows)
+    if states < len(rows):
+        raise ValueError(
+            f"site '{averaged[0]}' is a chain where it is drawn, but here it lies in a branch, a ppl.remat or a lane of the "
+            "step, which does not know what came before. Sample it in the step itself."
+        )
     return rows[jnp.arange(states) * len(rows) // states]
 
 

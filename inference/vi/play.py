@@ -19,6 +19,7 @@ from ppl.averaged import draw_averaged
 from ppl.choices import paths, put
 from ppl.drawing import Drawing
 from ppl.interpreter import Inputs, activate, current
+from ppl.interpreters import Assess, Soften
 from ppl.site import SiteInfo
 
 from .strategies import Eliminate, default_strategy
@@ -101,7 +102,7 @@ class Play(Drawing):
         while True:
             try:
                 if eliminated:
-                    return draw_averaged(super().draw, generative, eliminated, self.one)
+                    return draw_averaged(super().draw, generative, eliminated, self.one, Soften if self.soft else Assess)
                 return super().draw(generative)
             except ToEliminate as found:
                 if not isinstance(generative, Program) or found.address in eliminated:

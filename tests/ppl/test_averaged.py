@@ -10,7 +10,7 @@ import pytest
 
 import inference as inf
 import ppl
-from inference.vi import Eliminate, Enumerate, elbo, iwelbo
+from inference.vi import Concrete, Eliminate, Enumerate, elbo, iwelbo
 from ppl import dist, sample
 from tests.ppl.test_program import KEY
 
@@ -212,9 +212,113 @@ def test_a_chain_is_fitted_to_its_posterior():
     assert abs(fit.values[-1] - evidence) < 1e-3
 
 
+def test_what_is_impossible_has_no_slope_either():
+    """The density of an impossible value has an infinite derivative here."""
+
+    @ppl.model
+    def narrow(t):
+        z = sample("z", dist.Bernoulli(0.5))
+        sample("y", dist.Normal(0.0, t * (1.0 - z)), obs=0.3)
+
+    @ppl.model
+    def never():
+        sample("z", dist.Bernoulli(0.0))
+
+    def of(strategy):
+        return jax.value_and_grad(lambda t: elbo.using({"z": strategy}).estimate(KEY, narrow(t), never()))(1.5)
+
+    wanted = np.log(0.5) + dist.Normal(0.0, 1.5).log_prob(0.3), -1 / 1.5 + 0.3**2 / 1.5**3
+    np.testing.assert_allclose(of(Eliminate()), wanted, rtol=1e-5)
+    np.testing.assert_allclose(of(Enumerate()), wanted, rtol=1e-5)
+
+
+def test_a_mask_hides_a_density_and_not_a_law():
+    on = jnp.array([True, False, True])
+
+    @ppl.model
+    def some(y):
+        def one(y, on):
+            z = sample("z", dist.Categorical(logits=MOVES[0]).mask(on))
+            sample("y", dist.Normal(MU[z], 1.0).mask(on), obs=y)
+
+        ppl.vmap(one)(y[:3], on)
+
+    @ppl.model
+    def masked(phi):
+        ppl.vmap(lambda w, on: sample("z", dist.Categorical(logits=w).mask(on)))(phi["w"][:3], on)
+
+    found = elbo.using({"z": Eliminate()}).estimate(KEY, some(Y), masked(PHI))
+    q = jax.nn.softmax(PHI["w"][:3], axis=1)
+    log_p = jax.nn.log_softmax(MOVES[0]) + dist.Normal(MU, 1.0).log_prob(Y[:3, None])
+    np.testing.assert_allclose(found, jnp.sum(on * jnp.sum(q * (log_p - jnp.log(q)), axis=1)), rtol=1e-5)
+
+
+def test_a_relaxed_site_beside_an_eliminated_one():
+    @ppl.model
+    def two(y):
+        b, z = sample("b", dist.Bernoulli(0.3)), sample("z", dist.Categorical(logits=MOVES[0]))
+        sample("y", dist.Normal(MU[z] + b, 1.0), obs=y[0])
+
+    @ppl.model
+    def guide(phi, y):
+        sample("b", dist.Bernoulli(0.4))
+        sample("z", dist.Categorical(logits=phi["w"][0]))
+
+    found = [elbo.using({"z": s, "b": Concrete(0.5)}).estimate(KEY, two(Y), guide(PHI, Y)) for s in (Eliminate(), Enumerate())]
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
+@ppl.model
+def in_a_branch(y):
+    scale = sample("scale", dist.LogNormal(0.0, 0.5))
+
+    def step(c, y):
+        def body():
+            z = sample("z", dist.Categorical(logits=MOVES[0]))
+            sample("y", dist.Normal(MU[z], scale), obs=y)
+
+        return c, ppl.cond(y > 0, body, body)
+
+    ppl.scan(step, 0, y)
+
+
+@ppl.model
+def shared(y):
+    scale, w = sample("scale", dist.LogNormal(0.0, 0.5)), sample("w", dist.Bernoulli(0.5))
+
+    def one(y):
+        z = sample("z", dist.Categorical(logits=MOVES[0]))
+        sample("y", dist.Normal(MU[z] + w, scale), obs=y)
+
+    ppl.vmap(one)(y)
+
+
+@inf.expectation
+def unchecked(model, guide):
+    choices, log_q = ppl.draw(guide)
+    return model.log_density(choices) - log_q
+
+
+def counted_from_one(y):
+    def run():
+        sample("scale", dist.LogNormal(0.0, 0.5))
+        ppl.vmap(lambda y: sample("z", dist.DiscreteUniform(1, K)))(y)
+
+    return ppl.model(run)()
+
+
+def partly_known(y):
+    return mixture(y) | {"z": np.ma.masked_array(np.array([0, 1, 2, 0]), mask=[True, False, True, True])}
+
+
 SENTENCES = {
-    "another objective": (lambda: iwelbo(3), first_order, chain_guide, "is not linear in log densities"),
-    "the other way": (lambda: elbo, first_order, backward_guide, "Let both run the same way"),
+    "another objective": (iwelbo(3), first_order, chain_guide, "is not linear in log densities"),
+    "the other way": (elbo, first_order, backward_guide, "Let both run the same way"),
+    "a branch in the step": (elbo, in_a_branch, chain_guide, "does not know what came before"),
+    "a sum around": (elbo, lambda y: shared(y).marginal("w"), in_lanes, "site 'w' is summed out around"),
+    "other values": (unchecked, counted_from_one, in_lanes, r"the least value of site 'z' is \(1,\) here"),
+    "another length": (unchecked, lambda y: shared(y[:2]).marginal("w"), in_lanes, r"site 'z' has shape \(2,\) here"),
+    "partly data": (unchecked, partly_known, in_lanes, "site 'z' is partly data"),
 }
 
 
@@ -222,7 +326,7 @@ SENTENCES = {
 def test_what_cannot_be_averaged_gets_a_sentence(name):
     objective, model, guide, sentence = SENTENCES[name]
     with pytest.raises(ValueError, match=sentence):
-        objective().using({"z": Eliminate()}).estimate(KEY, model(Y), guide(PHI, Y))
+        objective.using({"z": Eliminate()}).estimate(KEY, model(Y), guide(PHI, Y))
 
 
 def test_values_of_an_eliminated_site_are_not_there():
@@ -231,8 +335,14 @@ def test_values_of_an_eliminated_site_are_not_there():
         choices, log_q = ppl.draw(guide)
         return model.log_density(choices) - log_q + jnp.sum(choices["z"] * 1.0)
 
-    with pytest.raises(ValueError, match="the value of site 'z' is used"):
-        uses.using({"z": Eliminate()}).estimate(KEY, first_order(Y), chain_guide(PHI, Y))
+    @inf.expectation
+    def compares(model, guide):
+        choices, log_q = ppl.draw(guide)
+        return model.log_density(choices) - log_q + jnp.sum(jnp.where(choices["z"] == 1, 1.0, 0.0))
+
+    for objective in (uses, compares):
+        with pytest.raises(ValueError, match="the value of site 'z' is used"):
+            objective.using({"z": Eliminate()}).estimate(KEY, first_order(Y), chain_guide(PHI, Y))
 
     @inf.expectation
     def by_itself(model):
