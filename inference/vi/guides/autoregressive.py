@@ -2,11 +2,11 @@
 
     site = location + A parents + exp(log scale + B parents) * noise
 
-with the parents' positions, so where the prior of `theta` is Normal(mu, tau) its guide has a location that moves with mu and
-tau and a scale that moves with tau: funnels are in the family, and a plate of n sites costs n times as many parameters as
-one, not n^2. Sites that only the data tie together stay apart: `FullRank()` has those. (The idea is in Hoffman and Blei,
-"Structured Stochastic Variational Inference", AISTATS 2015, and Ambrogioni et al., "Automatic structured variational
-inference", AISTATS 2021.)
+with the parents' positions, each counted from its own location (from zero, A and B would shift the site while they are
+learned). So where the prior of `theta` is Normal(mu, tau) its guide has a location that moves with mu and tau and a scale that
+moves with tau: funnels are in the family, and a plate of n sites costs n times as many parameters as one, not n^2. Sites that
+only the data tie together stay apart: `FullRank()` has those. (The idea is in Hoffman and Blei, "Structured Stochastic
+Variational Inference", AISTATS 2015, and Ambrogioni et al., "Automatic structured variational inference", AISTATS 2021.)
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class Site(eqx.Module):
     stretches: jax.Array
 
     def given(self, above):
-        """Location and log scale for what is above."""
+        """Location and log scale for what is above, from its own locations."""
         return self.location + self.moves @ above, self.log_scale + self.stretches @ above
 
 
@@ -52,19 +52,24 @@ class Sites(Transport):
     def dim(self):
         return sum(span.size for span in self.spans)
 
+    @property
+    def centre(self):
+        """The locations of all sites (dim,)."""
+        return jnp.concatenate([site.location for site in self.sites])
+
     def forward(self, noise):
-        parts, total = [], jnp.zeros((), noise.dtype)
+        parts, total, centre = [], jnp.zeros((), noise.dtype), self.centre
         for site, span in zip(self.sites, self.spans, strict=True):
             before = jnp.concatenate([*parts, noise[:0]])
-            location, log_scale = site.given(before[np.array(span.above, int)])
+            location, log_scale = site.given((before - centre[: len(before)])[np.array(span.above, int)])
             parts.append(location + jnp.exp(log_scale) * noise[span.start : span.start + span.size])
             total += jnp.sum(log_scale)
         return jnp.concatenate(parts), total
 
     def inverse(self, position):
-        parts, total = [], jnp.zeros((), position.dtype)
+        parts, total, from_centre = [], jnp.zeros((), position.dtype), position - self.centre
         for site, span in zip(self.sites, self.spans, strict=True):
-            location, log_scale = site.given(position[np.array(span.above, int)])
+            location, log_scale = site.given(from_centre[np.array(span.above, int)])
             parts.append((position[span.start : span.start + span.size] - location) * jnp.exp(-log_scale))
             total -= jnp.sum(log_scale)
         return jnp.concatenate(parts), total
