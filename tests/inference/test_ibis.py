@@ -18,7 +18,7 @@ SMALL = regression(2, 20)
 
 
 def test_the_error_of_the_evidence_is_right():
-    """The log of an unbiased estimate lies half an error squared too low: so many particles that this is a tenth of an error."""
+    """The log of an unbiased estimate lies too low by half its variance: with so many particles by a tenth of an error."""
     assert_calibrated(z_scores(ibis(moves=10), SMALL, 2000, 60))
 
 
