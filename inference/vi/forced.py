@@ -30,13 +30,14 @@ def weighed(game: Game, played: Played, table: dict) -> tuple[jax.Array, jax.Arr
     enumerated = [(path, row) for path, row in paths(table) if row.strategy is not None and row.strategy.num is not None]
     if not enumerated:
         return played.estimate + _tried(game, {}, played, table), played.free_score
-    nums = _nums(enumerated)
+    nums, flat = _nums(enumerated), all(row.strategy.flat for _, row in enumerated)
     groups = [list(group) for group in np.array_split(np.arange(len(nums)), len(nums) if len(nums) <= LEVELS else 2)]
 
     def at(*rows):
         forced = _forced(enumerated, [row[i] for row in rows for i in range(len(row))])
         possible = {path: Number(x.number, x.num, possible=True) for path, x in forced.items()}
-        plain, played = game(forced)[0], game(possible)[0]
+        played = game(possible)[0]
+        plain = played if flat else game(forced)[0]
         weight = jnp.exp(plain.log_tried)
         # what has no weight has a value, for the slope of the weight, but no slope: that may be infinite
         worth = jnp.where(weight > NOTHING, played.estimate, _counted(lax.stop_gradient(plain.value), weight))

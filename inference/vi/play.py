@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ppl import Program, distributions
+from ppl import Program, dist, distributions
 from ppl.averaged import draw_averaged
 from ppl.choices import paths, put
 from ppl.drawing import Drawing
@@ -25,6 +25,8 @@ from ppl.site import SiteInfo
 from .strategies import Eliminate, default_strategy
 from .strategies.eliminate import ToEliminate
 from .strategies.strategy import NOTHING, Alternative, Chosen, Strategy, zero
+
+LOGITS = dist.BernoulliLogits | dist.CategoricalLogits
 
 
 class Number(eqx.Module):
@@ -46,10 +48,12 @@ class Swap(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What is known of a random site without running it: its strategy, how many values it is enumerated over."""
+    """What is known of a random site without running it: its strategy, how many values it is enumerated over; and whether
+    the probability of a value that has none has no slope either, as where it is the exponential of a logit."""
 
     strategy: Strategy
     num: int | None
+    flat: bool
 
 
 class Played(NamedTuple):
@@ -140,7 +144,9 @@ class Play(Drawing):
         strategy.check(address, d)
         num = strategy.enumerates(address, d)
         row: SiteInfo = self.table[site.name]
-        self.table[site.name] = replace(row, strategy=Choice(strategy, num), event_dim=len(d.event_shape))
+        self.table[site.name] = replace(
+            row, strategy=Choice(strategy, num, isinstance(distributions.base(d), LOGITS)), event_dim=len(d.event_shape)
+        )
         if num is not None:
             return self._enumerated(site, d, forced, num)
         key = self.key(site.name)
@@ -170,9 +176,7 @@ class Play(Drawing):
             value = distributions.value_number(d, forced.number)
             log_p = distributions.log_prob_inside(d, value)
             if forced.possible:
-                every = jax.vmap(lambda i: distributions.log_prob_inside(d, distributions.value_number(d, i)))(jnp.arange(num))
-                likely = distributions.value_number(d, jnp.argmax(every, 0))
-                value = jnp.where(jnp.exp(log_p) > NOTHING, value, likely)
+                value = jnp.where(jnp.exp(log_p) > NOTHING, value, distributions.value_number(d, _likeliest(d, num)))
         if not distributions.is_masked(site.distribution):
             self.known = site.distribution, value, log_p
         self.add("log_tried", self._latent_part(site, d, log_p))
@@ -199,6 +203,17 @@ class Play(Drawing):
             return x
         missing = jnp.reshape(site.missing, site.missing.shape + (1,) * (len(d.batch_shape) - site.missing.ndim))
         return jnp.where(missing, x, 0.0)
+
+
+def _likeliest(d, num: int):
+    """The number of the likeliest value of each batch element. Of logits read off: to try all values takes long to trace."""
+    base = distributions.base(d)
+    if isinstance(base, LOGITS):
+        logits = jnp.asarray(base.logits)
+        numbers = logits > 0 if isinstance(base, dist.BernoulliLogits) else jnp.argmax(logits, -1)
+        return jnp.broadcast_to(numbers, d.batch_shape)
+    every = jax.vmap(lambda i: distributions.log_prob_inside(d, distributions.value_number(d, i)))(jnp.arange(num))
+    return jnp.argmax(every, 0)
 
 
 def play(fn, key, args: tuple, patterns: dict[str, Strategy], forced: dict, one: Any = 1.0) -> tuple[Played, dict, set[str]]:
