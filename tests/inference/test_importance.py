@@ -111,8 +111,9 @@ def test_the_error_of_annealed_evidence_is_right():
 
 @pytest.mark.slow
 def test_the_error_of_annealed_evidence_is_right_in_eight_dimensions():
-    """With recorded choices: weights that are uneven, and settings learned from few, make it some 20 % too small otherwise."""
-    method, case = annealed_importance(RandomWalk(), jnp.linspace(0, 1, 61)[1:] ** 3, moves=20), regression()
+    """With recorded choices, and an effective sample size of some hundreds: weights that are less even, and settings learned
+    from few, make it 10 to 20 % too small."""
+    method, case = annealed_importance(RandomWalk(), jnp.linspace(0, 1, 121)[1:] ** 3, moves=20), regression()
     posterior = smc(case.program, method, key=jax.random.key(0), particles=1000, progress=False)
     z = z_scores(posterior.run.frozen(), case, 1000, 100)
     assert abs(z.mean()) < 0.3
