@@ -23,11 +23,13 @@ from jax import Array
 from ._errors import nearest
 from .choices import Choices, flatten, merge, paths, put, remove
 from .distributions import integer_bounds, is_traced
+from .elimination import forget
+from .interpreter import current
 from .interpreters import Assess
-from .marginal import Without
+from .laws import Averaged
+from .marginal import Without, check_removable
 from .program import Program
 from .site import SiteInfo
-from .summing import Averaged
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["table", "one"], meta_fields=["address", "loop", "own", "least"])
@@ -62,19 +64,42 @@ class Law:
     shape = dtype = property(_used)
 
 
+@dataclass(frozen=True)
+class Forgetting:
+    """A model's function, its removed sites drawn and forgotten: for the values of the others alone, not for a density."""
+
+    without: Any  # a `Without`
+
+    @property
+    def __name__(self) -> str:
+        return self.without.__name__
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        running: Any = current()
+        ways = {running.prefix + address: way for address, way in self.without.ways}
+        out, record, table = forget(running, partial(self.without.fn, *args, **kwargs), ways)
+        running.absorb(record, table)
+        return out
+
+
 def draw_averaged(
     draw: Any, program: Program, addresses: Sequence[str], one: Array, kind: type[Assess] = Assess
 ) -> tuple[Choices, Array]:
     """The choices of a program, and their log density, averaged over the sites at `addresses`, of which a `Law` is kept.
 
-    - `draw(program)`: who draws the others; `kind`: who finds the density of what was drawn.
+    - `draw(program)`: who draws the others, by a program whose own density means nothing.
+    - `kind`: who finds the density of what was drawn.
     - `one`: a one that all averages are multiplied by.
 
     Raises:
         ValueError: where a site that is drawn depends on one that is averaged; as `Program.marginal`.
     """
-    kept, _ = draw(program.marginal(*addresses))
-    run, rows = _without(program, addresses, own=True).interpret(kind, given=kept)[0], program.sites()
+    rows = program.sites()
+    for address in addresses:
+        check_removable(address, rows[address])
+    without = _without(program, addresses, own=True)
+    kept, _ = draw(program._with(fn=Forgetting(without.fn)))
+    run = without.interpret(kind, given=kept)[0]
     laws: Choices = {}
     for path, table in paths(run.record.trees.get("law", {})):
         row, ones = rows[".".join(path)], jnp.broadcast_to(one, table.shape[:-2])

@@ -4,10 +4,9 @@
 values of the last L sites, as many as the carry remembers; for a hidden Markov model L = 1. A step costs K^(L + 1).
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,10 @@ from jax import Array
 from ._errors import quote
 from ._keys import fold
 from .distributions import size
+from .laws import law_of, remembered
 from .log_sums import log_sum
-from .summing import MOST, Ran, Seen, addresses, combine, first_values, hidden, law_of, look, on_grid, refuse_leaks
+from .looking import Ran, Seen, addresses, first_values, hidden, look, refuse_leaks
+from .summing import MOST, combine, on_grid
 
 MEMORY = 3  # how many steps back a carry may remember
 
@@ -34,19 +35,95 @@ def chain(
     """
     leaves, tree = jax.tree.flatten(init)
     leaves = [jnp.asarray(x) for x in leaves]
-    num = len(leaves)
 
     def step_seen(now: Any, leaves: list, start: Callable = starts[1]) -> Seen:
         inputs, x = now
         return look(partial(start, inputs), lambda *c: part.fn(jax.tree.unflatten(tree, c), x), part.ways, leaves)
 
     seen = step_seen(jax.tree.map(lambda x: x[0], every), leaves, starts[0])
-    lags = _lags(seen, num)
     shapes = jax.eval_shape(lambda c: seen.evaluate(first_values(part.ways), c), leaves)
-    memory = max([*lags, _remembered(seen, shapes)])
+    past = _past(seen, shapes, len(leaves), known=starts[1] is not None)
+    if past is None:
+        return None
+    notes: dict[str, Any] = {}
+
+    def step(state: tuple, now: Any) -> tuple:
+        still, carried, weights = state
+        first = past.joined(still, [x[0] for x in carried])
+        seen = step_seen(now, first)
+        law = law_of(seen, first, carried, past.moving, past.states)
+        at = partial(_at, seen, past, still)
+        grid, key = jax.vmap(at, axis_size=past.states)(carried, law), draws(now[0])
+        left = combine(seen, *grid, weights, law=law, key=key, moving=past.names)
+        again = None if key is None else fold(key, 1)
+        weights = {
+            kind: past.newest(left.joint[kind], partial(log_sum, key=again if kind == "total" else None))
+            if kind in left.joint
+            else weights[kind]
+            for kind in weights
+        }
+        carried = [past.newest(grid[0].returned[i], lambda x: x[0]) for i in past.moving]
+        still = [left.returned[i] for i in range(past.num) if i not in past.moving]
+        notes.update(seen=seen, table=left.table)
+        return (still, carried, weights), (left.returned[past.num :], left.trees, left.totals)
+
+    begin = past.begin(leaves, shapes)
+    (still, carried, _), (ys, trees, totals) = jax.lax.scan(step, begin, every, length=steps, reverse=reverse, unroll=unroll)
+    arrays = past.joined(still, [x[0] for x in carried]) + ys
+    return _returned(notes["seen"], past, arrays, part.leaks), trees, totals, notes["table"]
+
+
+class Past(NamedTuple):
+    """What the carry of a scan remembers.
+
+    - `num`: of its leaves; `moving`: those that depend on the states, which are the values of the last `memory` sites.
+    - `values`: how many a site has.
+    """
+
+    num: int
+    moving: list[int]
+    memory: int
+    values: int
+
+    @property
+    def states(self) -> int:
+        return self.values**self.memory
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(f"&{i}" for i in self.moving)
+
+    def begin(self, leaves: list, shapes: Ran) -> tuple:
+        """The carry before the first step: leaves that do not move, those that do (S, ...), and log weights (S,)."""
+        one = jnp.where(jnp.arange(self.states) == 0, 0.0, -jnp.inf).astype(jnp.result_type(float))
+        moving = [leaves[i].astype(shapes.returned[i].dtype) for i in self.moving]
+        still = [x for i, x in enumerate(leaves) if i not in self.moving]
+        carried = [jnp.broadcast_to(x, (self.states, *x.shape)) for x in moving]
+        return still, carried, dict.fromkeys(("prior", "total", "drawn"), one)
+
+    def joined(self, still: list, carried: list) -> list:
+        """The leaves of a carry, in order."""
+        rest, own = iter(still), iter(carried)
+        return [next(own) if i in self.moving else next(rest) for i in range(self.num)]
+
+    def newest(self, x: Array, reduce: Callable) -> Array:
+        """From (states, values, ...) to states: the site of now becomes the newest, and the oldest is forgotten."""
+        old = self.states // self.values
+        x = jnp.moveaxis(x, 1, 0).reshape(self.values, old, self.values, *x.shape[2:])
+        return reduce(jnp.moveaxis(x, 2, 0)).reshape(self.states, *x.shape[3:])
+
+
+def _past(seen: Seen, shapes: Ran, num: int, *, known: bool) -> Past | None:
+    """What a carry of `num` leaves remembers of removed sites, None if nothing. `known`: the whole scan, not step by step.
+
+    Raises:
+        ValueError: where such a scan cannot be summed.
+    """
+    lags = _lags(seen, num)
+    memory = max([*lags, remembered(seen, shapes)])
     if memory == 0:
         return None
-    if starts[1] is None:
+    if not known:
         raise ValueError(
             f"site {quote(seen.found)} was removed, but a program that is taken step by step may remove sites of single steps "
             "only, and the carry of its ppl.scan depends on this one. Keep it, or use the program's whole density."
@@ -57,70 +134,26 @@ def chain(
             f"site {quote(real)} cannot be integrated out by conjugacy along ppl.scan, because the carry depends on it. If "
             "the model is linear and Gaussian, inf.exact has the Kalman filter."
         )
-    values = size(tuple(seen.found.values()))
-    states, old = values**memory, values ** (memory - 1)
-    if states * values > MOST:
+    past = Past(num, [i for i, lag in enumerate(lags) if lag], memory, size(tuple(seen.found.values())))
+    if past.states * past.values > MOST:
         raise ValueError(
-            f"summing out {quote(seen.found)} along ppl.scan needs {states} states, for its carry remembers {memory} steps of "
-            f"{values} values. Let the carry remember less."
+            f"summing out {quote(seen.found)} along ppl.scan needs {past.states} states, for its carry remembers {memory} "
+            f"steps of {past.values} values. Let the carry remember less."
         )
-    moving = [i for i in range(num) if lags[i]]
-    names = frozenset(f"&{i}" for i in moving)
+    return past
 
-    def newest(x: Array, reduce: Callable) -> Array:
-        """From (states, values, ...) to states: the site of now becomes the newest, and the oldest is forgotten."""
-        x = jnp.moveaxis(x, 1, 0).reshape(values, old, values, *x.shape[2:])
-        return reduce(jnp.moveaxis(x, 2, 0)).reshape(states, *x.shape[3:])
 
-    def step(state: tuple, now: Any) -> tuple:
-        still, carried, weights = state
-        seen = step_seen(now, _joined(still, [x[0] for x in carried], moving))
-        law = law_of(seen, _joined(still, [x[0] for x in carried], moving), carried, moving, states)
-        at = partial(_at, seen, still, moving)
-        grid, key = jax.vmap(at, axis_size=states)(carried, law), draws(now[0])
-        left = combine(seen, *grid, weights, law=law, key=key, moving=names)
-        again = None if key is None else fold(key, 1)
-        weights = {
-            kind: newest(left.joint[kind], partial(log_sum, key=again if kind == "total" else None))
-            if kind in left.joint
-            else weights[kind]
-            for kind in weights
-        }
-        carried = [newest(grid[0].returned[i], lambda x: x[0]) for i in moving]
-        still = [left.returned[i] for i in range(num) if i not in moving]
-        notes.update(seen=seen, table=left.table)
-        return (still, carried, weights), (left.returned[num:], left.trees, left.totals)
-
-    notes: dict[str, Any] = {}
-    one = jnp.where(jnp.arange(states) == 0, 0.0, -jnp.inf).astype(jnp.result_type(float))
-    carried = [jnp.broadcast_to(leaves[i].astype(shapes.returned[i].dtype), (states, *leaves[i].shape)) for i in moving]
-    still = [x for i, x in enumerate(leaves) if i not in moving]
-    begin = (still, carried, dict.fromkeys(("prior", "total", "drawn"), one))
-    (still, carried, _), (ys, trees, totals) = jax.lax.scan(step, begin, every, length=steps, reverse=reverse, unroll=unroll)
-    seen = notes["seen"]
-    depends = [{n for n in x if n[0] != "&" or n in names} for x in seen.depends.returned]
-    arrays = _joined(still, [x[0] for x in carried], moving) + ys
+def _returned(seen: Seen, past: Past, arrays: list, leaks: Any) -> Any:
+    """What the scan returns, with marks in place of what depends on removed sites."""
+    depends = [{n for n in x if n[0] != "&" or n in past.names} for x in seen.depends.returned]
     sites = set(seen.found)
     gone = [{*addresses(x), *(sites if any(n[0] == "&" for n in x) else ())} for x in depends]
-    arrays = [hidden(x, found, part.leaks) if found else x for x, found in zip(arrays, gone, strict=True)]
-    return seen.rebuild(arrays), trees, totals, notes["table"]
+    return seen.rebuild([hidden(x, found, leaks) if found else x for x, found in zip(arrays, gone, strict=True)])
 
 
-def _at(seen: Seen, still: list, moving: list[int], carried: list, law: Array | None) -> tuple[Ran, dict]:
+def _at(seen: Seen, past: Past, still: list, carried: list, law: Array | None) -> tuple[Ran, dict]:
     """What a step comes to in one state, for all values."""
-    return on_grid(seen, _joined(still, carried, moving), law=law)
-
-
-def _remembered(seen: Seen, shapes: Any) -> int:
-    """How many steps back the law looks that a site of this step is averaged by."""
-    rows = [x.shape[-2] for path, x, _ in seen.leaves(shapes, "law") if seen.prefix + ".".join(path) in seen.found]
-    return round(math.log(rows[0], size(tuple(seen.found.values())))) if rows and rows[0] > 1 else 0
-
-
-def _joined(still: list, carried: list, moving: list[int]) -> list:
-    """The leaves of a carry, in order."""
-    rest, own = iter(still), iter(carried)
-    return [next(own) if i in moving else next(rest) for i in range(len(still) + len(carried))]
+    return on_grid(seen, past.joined(still, carried), law=law)
 
 
 def _lags(seen: Seen, num: int) -> list[int]:

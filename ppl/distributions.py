@@ -71,13 +71,15 @@ def log_prob_inside(d: Any, value: Array) -> Array:
         return -0.5 * ((value - loc) / scale) ** 2 - jnp.log(scale) - 0.5 * math.log(2.0 * math.pi)
     if type(d) is dist.BernoulliLogits:
         logits = jnp.asarray(d.logits)
-        wrong = jnp.where(value, -logits, logits)  # -softplus(wrong), with the right slope at 0
+        wrong = jnp.where(value, -1.0, 1.0) * logits  # -softplus(wrong), with the right slope at 0; one product: one sum back
         return -jnp.maximum(wrong, 0.0) - jnp.log1p(jnp.exp(jnp.minimum(wrong, -wrong)))
     if type(d) is dist.BernoulliProbs:
         p = jnp.asarray(d.probs)
         is_one, least = jnp.asarray(value, bool), 4.0 * jnp.finfo(jnp.result_type(p, float)).tiny  # exp(log(least)) is no zero
-        large = is_one | (p > 0.5)
-        return jnp.log(jnp.where(large, jnp.where(is_one, p, 1.0 - p) + least, 1.0)) + jnp.log1p(jnp.where(large, 0.0, -p))
+        signed = jnp.where(is_one, 1.0, -1.0) * p  # used in place of p, so that its slope is summed once
+        large = is_one | (signed < -0.5)
+        chance = jnp.where(is_one, 0.0, 1.0) + signed
+        return jnp.log(jnp.where(large, chance + least, 1.0)) + jnp.log1p(jnp.where(large, 0.0, signed))
     return log_prob_between(d, value)
 
 

@@ -4,7 +4,7 @@ Every `ppl.draw` is a group of sites of its own, named by its number: `#0`, `#1`
 draw depends on its number and the names below it, and two draws of one program are independent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from jax import Array
@@ -46,7 +46,7 @@ class Drawing(Simulate):
 
     def address(self, site: Site) -> str:
         """The address of a site within the program that was drawn."""
-        return ".".join(name for name in site.address.split(".") if not name.startswith("#"))
+        return undrawn(site.address.split("."))
 
     def key(self, name: str) -> Any:
         """The key of something here that is called `name`."""
@@ -77,6 +77,15 @@ class Drawing(Simulate):
                 self.record.trees.setdefault(kind, {})[name] = child.record.trees[kind]
         self._add_totals({kind: x for kind, x in child.record.totals.items() if kind in self.passes})
         return out
+
+
+def undrawn(path: Iterable[str]) -> str:
+    """The address of a path within the programs that were drawn: without the numbers of draws.
+
+    Example:
+        `undrawn(("#0", "encoder", "z")) == "encoder.z"`
+    """
+    return ".".join(name for name in path if not name.startswith("#"))
 
 
 def _choices_of(child: Interpreter, program: Program) -> tuple[Choices, Array]:

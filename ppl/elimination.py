@@ -1,9 +1,9 @@
 """Elimination: a program run with some of its sites summed or integrated out, exactly.
 
-A function that holds removed sites is traced once with their values as inputs, and what came of it is summed over all values
-(see `summing.py`). The parts of a program are functions of their own: each lane of a `ppl.vmap` sums for itself, n * K and not
-K^n, and so does each step of a `ppl.scan`, or the scan is summed by the forward algorithm if its carry tells steps of sites
-that were removed.
+A function that holds removed sites is traced once with their values as inputs (see `looking.py`), and what came of it is
+summed over all values (see `summing.py`). The parts of a program are functions of their own: each lane of a `ppl.vmap` sums
+for itself, n * K and not K^n, and so does each step of a `ppl.scan`, or the scan is summed by the forward algorithm if its
+carry tells steps of sites that were removed.
 
 Whoever draws choices (simulate, generate, predict, guides) draws removed sites too, and forgets them; then the density of what
 was kept is found as above.
@@ -27,8 +27,10 @@ from .choices import flatten
 from .drawing import Drawing
 from .interpreter import Interpreter, Record, activate, current
 from .interpreters import Assess, Fill, Forecast, Generate, Inspect, Simulate, Soften, draw_site, weighed
-from .site import Site, describe_distribution, within
-from .summing import MOST, Averaged, Scope, combine, law_of, look, on_grid, single
+from .laws import Averaged, law_of
+from .looking import Scope, look
+from .site import Site, Table, describe_distribution, within
+from .summing import MOST, combine, on_grid, single
 
 DRAWING = (Simulate, Generate, Forecast, Fill)
 DENSITIES = ("log_prior", "log_likelihood", "log_weight")
@@ -77,20 +79,26 @@ def _open(outer: Any, fn: Callable, part: Part) -> Any:
 
 def _draw(outer: Any, fn: Callable, part: Part) -> Any:
     """Run a function forward, with removed sites forgotten, and then once more for the density of what was kept."""
-    first = copy(outer)
-    first.__class__, first.ways = _forgetting(type(outer)), part.ways
-    first.record, first.table = Record({}, {}), {}
-    with activate(first):
-        out = fn()
-    totals, trees = first.record.totals, first.record.trees
+    out, (trees, totals), table = forget(outer, fn, part.ways)
     if "choices" in outer.keeps:
         choices = trees.get("choices", {})
         second = _second(outer, choices)(outer.inputs._replace(key=None, given=choices), outer.rules, outer.prefix)
         with activate(second):
             Part(fn, part.ways)()
         totals = {kind: x for kind, x in totals.items() if kind not in DENSITIES} | second.record.totals
-    outer.absorb(Record(trees, totals), first.table)
+    outer.absorb(Record(trees, totals), table)
     return out
+
+
+def forget(outer: Any, fn: Callable, ways: Mapping[str, Any]) -> tuple[Any, Record, Table]:
+    """Run a function forward, its removed sites drawn and forgotten: what it returned, was recorded, its table. The
+    densities that were recorded are those of the draw, which had these sites."""
+    first = copy(outer)
+    first.__class__, first.ways = _forgetting(type(outer)), ways
+    first.record, first.table = Record({}, {}), {}
+    with activate(first):
+        out = fn()
+    return out, first.record, first.table
 
 
 def _second(outer: Any, choices: Any) -> type[Assess]:
@@ -163,42 +171,8 @@ def _eliminating(kind: Any) -> Any:
             self.relate(name, d)
             way, given = scope.ways[address], scope.values[address]
             if isinstance(way, Averaged):
-                return self._average(name, d, given, own=way.own)
-            if way is not None:
-                scope.found[address] = 0
-                self.add("log_prior", self.log_prob(d, given, inside=True))
-                if isinstance(self, Backward):
-                    self.add("log_prior", jnp.sum(self.inputs.given[name] * given))
-                self.put("removed", name, given)
-                return given
-            num = _count(address, d)
-            scope.found[address] = num
-            value = _numbered(d, given)
-            log_p = jnp.sum(self.log_prob(d, value, inside=True))
-            if isinstance(self, Backward):
-                log_p = log_p + self.inputs.given[name][given]
-            self.put("removed", name, jax.vmap(partial(_numbered, d))(jnp.arange(num)))
-            self.add("log_prior", log_p)
-            return value
-
-        def _average(self, name: str, d: Any, number: Array, *, own: bool) -> Array:
-            """The value of this number of a site that log densities are averaged over, and its law."""
-            address, each = self.prefix + name, distributions.elements(d)  # a mask hides a value's density, not its law
-            num = self.scope.of(address).found[address] = _count(address, each)
-            if own:
-                table = jax.vmap(lambda i: jnp.sum(self.log_prob(each, _numbered(each, i), inside=True)))(jnp.arange(num))[
-                    None
-                ]
-            else:  # where nothing is given this is but a look at the sites
-                table = self.inputs.given.get(name, jnp.zeros((1, num)))
-            if table.shape[-1] != num:
-                raise ValueError(
-                    f"site '{address}' has {num} values here, but {table.shape[-1]} in the program that it is of."
-                )
-            self.put("law", name, table)
-            value = _numbered(each, number)
-            self.add("log_own" if own else "log_prior", self.log_prob(d, value, inside=True))
-            return value
+                return _averaged(self, name, d, given, own=way.own)
+            return (_tried if way is None else _integrated)(self, name, d, given)
 
         def put(self, kind: str, name: str, value: Any) -> None:
             if kind in ("values", "law"):  # always: which deterministic sites are gone, even the table has to know
@@ -226,43 +200,76 @@ def _eliminating(kind: Any) -> Any:
 
         def scan(self, f: Callable, init: Any, xs: Any, steps: int, *, reverse: bool = False, unroll: int | bool = 1) -> Any:
             if steps:
-                summed = self._chain(f, init, xs, steps, reverse, unroll)
+                summed = _chained(self, super().child, self.part(f), init, xs, steps, reverse, unroll)
                 if summed is not None:
                     return summed
             return super().scan(self.part(f), init, xs, steps, reverse=reverse, unroll=unroll)
 
-        def _chain(self, f: Callable, init: Any, xs: Any, steps: int, reverse: bool, unroll: Any) -> Any:
-            """The scan by the forward algorithm; None where its steps are independent of one another's removed sites."""
-            part, every = self.part(f), (self.inputs.lanes(steps), xs)
-            own: Any = super().child
-
-            def look(inputs: Any, *scope: Any) -> Interpreter:
-                return _inner(Inspect(inputs, self.rules, self.prefix), *scope)
-
-            def ask(inputs: Any, *scope: Any) -> Interpreter:
-                return _inner(own(inputs), *scope)
-
-            def key(inputs: Any) -> Any:
-                return _key(own(inputs))
-
-            found = chain(
-                (look, ask if kind.scan is Interpreter.scan else None),
-                part,
-                init,
-                every,
-                steps,
-                key,
-                reverse=reverse,
-                unroll=unroll,
-            )
-            if found is None:
-                return None
-            out, trees, totals, table = found
-            label = "scan backward" if reverse else "scan"
-            self.absorb(Record(trees, self.summed(totals, table, label)), within(table, label, steps))
-            return out
-
     return Eliminating
+
+
+def _chained(run: Any, child: Callable, part: Part, init: Any, xs: Any, steps: int, reverse: bool, unroll: int | bool) -> Any:
+    """A scan by the forward algorithm; None where its steps are independent of one another's removed sites.
+
+    `child`: makes an interpreter for a step, given its inputs.
+    """
+
+    def look(inputs: Any, *scope: Any) -> Interpreter:
+        return _inner(Inspect(inputs, run.rules, run.prefix), *scope)
+
+    def ask(inputs: Any, *scope: Any) -> Interpreter:
+        return _inner(child(inputs), *scope)
+
+    starts = look, ask if run.plain.scan is Interpreter.scan else None
+    every, draws = (run.inputs.lanes(steps), xs), lambda inputs: _key(child(inputs))
+    found = chain(starts, part, init, every, steps, draws, reverse=reverse, unroll=unroll)
+    if found is None:
+        return None
+    out, trees, totals, table = found
+    label = "scan backward" if reverse else "scan"
+    run.absorb(Record(trees, run.summed(totals, table, label)), within(table, label, steps))
+    return out
+
+
+def _tried(run: Any, name: str, d: Any, number: Array) -> Array:
+    """The value of this number of a site whose values are all tried."""
+    address = run.prefix + name
+    num = run.scope.of(address).found[address] = _count(address, d)
+    value = _numbered(d, number)
+    log_p = jnp.sum(run.log_prob(d, value, inside=True))
+    if isinstance(run, Backward):
+        log_p = log_p + run.inputs.given[name][number]
+    run.put("removed", name, jax.vmap(partial(_numbered, d))(jnp.arange(num)))
+    run.add("log_prior", log_p)
+    return value
+
+
+def _integrated(run: Any, name: str, d: Any, value: Array) -> Array:
+    """The value of a continuous site that is integrated out."""
+    address = run.prefix + name
+    run.scope.of(address).found[address] = 0
+    run.add("log_prior", run.log_prob(d, value, inside=True))
+    if isinstance(run, Backward):
+        run.add("log_prior", jnp.sum(run.inputs.given[name] * value))
+    run.put("removed", name, value)
+    return value
+
+
+def _averaged(run: Any, name: str, d: Any, number: Array, *, own: bool) -> Array:
+    """The value of this number of a site that log densities are averaged over, and its law."""
+    address, each = run.prefix + name, distributions.elements(d)  # a mask hides a value's density, not its law
+    num = run.scope.of(address).found[address] = _count(address, each)
+    if own:
+        every = jnp.arange(num)
+        table = jax.vmap(lambda i: jnp.sum(run.log_prob(each, _numbered(each, i), inside=True)))(every)[None]
+    else:  # where nothing is given this is but a look at the sites
+        table = run.inputs.given.get(name, jnp.zeros((1, num)))
+    if table.shape[-1] != num:
+        raise ValueError(f"site '{address}' has {num} values here, but {table.shape[-1]} in the program that it is of.")
+    run.put("law", name, table)
+    value = _numbered(each, number)
+    run.add("log_own" if own else "log_prior", run.log_prob(d, value, inside=True))
+    return value
 
 
 class Ask(Assess):

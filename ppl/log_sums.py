@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+NOTHING = 1e-36  # less is the probability of what is impossible: some densities say -85, for the slope's sake
+
 
 def log_sum(x: Array, key: Any = None) -> Array:
     """log sum exp over the first axis. Gradients are finite also where all is impossible; `key`: see the file's docstring."""

@@ -34,6 +34,7 @@ from .conjugacy import families
 from .elimination import Ask, Backward, Part
 from .interpreter import current
 from .program import Program
+from .site import SiteInfo
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,7 @@ def marginal(program: Program, *addresses: str, by: Any = None) -> Any:
             raise ValueError(
                 f"marginal names a site '{address}', but the program has none of that name.{nearest(address, latent)}"
             )
-        if rows[address].kind != "latent" or rows[address].partial:
-            what = "latent in part, its other entries are data" if rows[address].partial else rows[address].kind
-            raise ValueError(f"site '{address}' cannot be removed: it is {what}, and only latent sites can.")
+        check_removable(address, rows[address])
     before = program.fn.ways if isinstance(program.fn, Without) else ()
     whole = restored(program)
     removed = dict.fromkeys([address for address, _ in before] + list(addresses))
@@ -82,6 +81,13 @@ def marginal(program: Program, *addresses: str, by: Any = None) -> Any:
     found = whole._with(fn=Without(whole.fn, tuple(ways.items())))
     found.table()  # says what is wrong now, not when it runs
     return found
+
+
+def check_removable(address: str, row: SiteInfo) -> None:
+    """Raise ValueError for a site that cannot be removed."""
+    if row.kind != "latent" or row.partial:
+        what = "latent in part, its other entries are data" if row.partial else row.kind
+        raise ValueError(f"site '{address}' cannot be removed: it is {what}, and only latent sites can.")
 
 
 def restored(program: Program) -> Program:

@@ -1,8 +1,8 @@
 """Summing out: a function of a model run for all values of some of its sites, and what is left when these are gone.
 
-`look` traces the function once, with the number of each site's value as an input. The trace tells what depends on it, and is
-evaluated under `jax.vmap` over all numbers: JAX repeats only what does depend. Then totals are summed in probability. A
-continuous site is an input too; its family says what the totals integrate to (see `conjugacy.py`).
+The function was traced once, with the number of each site's value as an input (see `looking.py`). It is evaluated for all
+numbers, and then totals are summed in probability, or averaged by a law (see `laws.py`). A continuous site is an input too;
+its family says what the totals integrate to (see `conjugacy.py`).
 
 The prior is summed apart from the whole, so that tempering still begins at the prior. Of a loop see `chains.py`.
 """
@@ -14,84 +14,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.extend.core import jaxpr_as_fun
 
 from ._errors import quote
 from ._keys import fold
-from .choices import Choices, paths, put, remove
+from .choices import Choices, put, remove
 from .distributions import size
-from .graph import flow
-from .interpreter import activate
+from .laws import averages, possible
 from .log_sums import level, log_sum
+from .looking import Ran, Seen, addresses, first_values, refuse_leaks
 from .site import Table
 
 MOST = 2**16  # values tried at the same time
-NOTHING = 1e-36  # less is the probability of what is impossible: some densities say -85, for the slope's sake
-
-
-class Averaged(NamedTuple):
-    """A site is removed by averaging log densities over its values, not densities: by its `own` probabilities, or by those
-    that are given for it (S, K), in place of a value (see `averaged.py`)."""
-
-    own: bool
-
-
-class Scope(NamedTuple):
-    """The sites that one function is run without.
-
-    - `ways`: how each is removed, by address: None by trying all values, `Averaged`, else a family.
-    - `values`: what they are forced to: the number of a value, or a value.
-    - `leaks`: zeros that mark what must not be used, for it depends on a site that was removed from a part of the function.
-    - `found`: how many values each site that was visited has; 0 for a continuous one.
-    - `around`: the scope of a function around this one.
-    """
-
-    ways: Mapping[str, Any]
-    values: Mapping[str, Array]
-    leaks: Mapping[str, Array]
-    found: dict[str, int]
-    around: Any = None
-
-    def of(self, address: str) -> Any:
-        """The scope that a removed site belongs to, or None."""
-        if address in self.ways:
-            return self
-        return None if self.around is None else self.around.of(address)
-
-
-class Ran(NamedTuple):
-    """What came of a function: the arrays that it returned, trees and totals; or of each what it is computed from."""
-
-    returned: list
-    trees: Choices
-    totals: dict[str, Any]
-
-
-class Seen(NamedTuple):
-    """A function, traced.
-
-    - `evaluate(values, args)`: what comes of it when removed sites are forced to `values`.
-    - `depends`: what of that is computed from what: addresses, leaks as `?address`, and leaves of `args` as `#i`.
-    - `rebuild`: from the returned arrays what it returned.
-    """
-
-    evaluate: Callable[..., Ran]
-    depends: Ran
-    rebuild: Callable[[list], Any]
-    ways: Mapping[str, Any]
-    found: dict[str, int]
-    table: Table
-    prefix: str
-
-    def leaves(self, ran: Ran, kind: str) -> list[tuple[tuple[str, ...], Any, set[str]]]:
-        """The arrays of one kind: path, array, and what it depends on."""
-        depends = dict(paths(self.depends.trees.get(kind, {})))
-        return [(path, x, depends[path]) for path, x in paths(ran.trees.get(kind, {}))]
-
-    def returned(self, arrays: list, leaks: Mapping[str, Array]) -> Any:
-        """What the function returns, with marks in place of what is not known any more."""
-        found = [addresses(depends) for depends in self.depends.returned]
-        return self.rebuild([hidden(x, gone, leaks) if gone else x for x, gone in zip(arrays, found, strict=True)])
 
 
 class Left(NamedTuple):
@@ -102,80 +35,6 @@ class Left(NamedTuple):
     totals: dict[str, Array]
     table: Table
     joint: dict[str, Array]
-
-
-class Unknown:
-    """Stands for a value that a program returns, and that depends on a site which is no longer there."""
-
-    def __init__(self, sites: set[str]) -> None:
-        self._sites = sorted(sites)
-
-    def __repr__(self) -> str:
-        return f"<unknown: it depends on {quote(self._sites)}, removed from the program>"
-
-    def _used(self, *args: Any) -> Any:
-        raise ValueError(
-            f"a value that a marginal program returned is used, but it depends on site {quote(self._sites)}, which was "
-            "removed. Return something else, or keep the site."
-        )
-
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __getitem__ = __array__ = _used
-    shape = dtype = property(_used)  # what JAX asks for first
-
-
-def addresses(depends: set[str]) -> set[str]:
-    """The removed sites among what something depends on."""
-    return {name.removeprefix("?") for name in depends if not name.startswith("&")}
-
-
-def hidden(x: Array, sites: set[str], leaks: Mapping[str, Array]) -> Any:
-    """A mark in place of `x`: zeros computed from the leaks, which the function around finds again if it uses them."""
-    if not sites <= leaks.keys():
-        return Unknown(sites)
-    return jnp.broadcast_to(sum(leaks[address] for address in sorted(sites)), x.shape).astype(x.dtype)
-
-
-# -- looking ---------------------------------------------------------------------------------------------------------------
-
-
-def look(start: Callable[..., Any], fn: Callable, ways: Mapping[str, Any], args: list[Array] | None = None) -> Seen:
-    """Trace `fn(*args)` under the interpreter `start(ways, values, leaks, found)`."""
-    args, notes = args or [], {}
-
-    def run(values: Mapping, leaks: Mapping, args: list) -> Ran:
-        inner = start(ways, values, leaks, {})
-        with activate(inner):
-            leaves, tree = jax.tree.flatten(fn(*args))
-        known = [isinstance(x, int | float) or (not isinstance(x, Unknown) and hasattr(x, "dtype")) for x in leaves]
-        notes.update(interpreter=inner, leaves=leaves, known=known, tree=tree)
-        arrays = [jnp.asarray(x) for x, array in zip(leaves, known, strict=True) if array]
-        return Ran(arrays, inner.record.trees, inner.record.totals)
-
-    def rebuild(arrays: list) -> Any:
-        values = iter(arrays)
-        leaves = [next(values) if array else x for x, array in zip(notes["leaves"], notes["known"], strict=True)]
-        return jax.tree.unflatten(notes["tree"], leaves)
-
-    leaks = {address: jnp.zeros(()) for address in ways}
-    closed, shapes = jax.make_jaxpr(run, return_shape=True)(first_values(ways), leaks, args)
-    structure, compute = jax.tree.structure(shapes), jaxpr_as_fun(closed)
-    names = [*sorted(ways), *(f"?{address}" for address in sorted(ways)), *(f"&{i}" for i in range(len(args)))]
-    depends = jax.tree.unflatten(structure, flow(closed.jaxpr, [{name} for name in names]))
-
-    def evaluate(values: Mapping, args: list) -> Ran:
-        return jax.tree.unflatten(structure, compute(*jax.tree.leaves((dict(values), leaks, args))))
-
-    inner = notes["interpreter"]
-    return Seen(evaluate, depends, rebuild, ways, inner.scope.found, inner.table, inner.prefix)
-
-
-def first_values(ways: Mapping[str, Any]) -> dict[str, Array]:
-    """Some value of each removed site, by address: the number 0, or where a family says that a continuous one may begin."""
-    numbered = {address: way is None or isinstance(way, Averaged) for address, way in ways.items()}
-    return {address: jnp.zeros((), jnp.int32) if numbered[address] else way.start for address, way in ways.items()}
-
-
-# -- summing ---------------------------------------------------------------------------------------------------------------
 
 
 def on_grid(seen: Seen, args: list[Array], key: Any = None, law: Array | None = None) -> tuple[Ran, dict[str, Array]]:
@@ -199,8 +58,7 @@ def on_grid(seen: Seen, args: list[Array], key: Any = None, law: Array | None = 
         values = first_values(seen.ways) | dict(zip(discrete, numbers, strict=True))
         played = values
         if law is not None:
-            likeliest = jnp.argmax(law).astype(numbers[0].dtype)
-            played = values | {discrete[0]: jnp.where(jnp.exp(law[numbers[0]]) > NOTHING, numbers[0], likeliest)}
+            played = values | {discrete[0]: possible(numbers[0], law)}
 
         def logs(**given: Array) -> dict:
             return _logs(seen, seen.evaluate(played | given, args))
@@ -271,7 +129,7 @@ def combine(
     densities |= {"averaged"}
     for kind in depends.totals.keys() - densities:
         _refuse(depends.totals[kind], "the value or the support of another site")
-    joint, sums = _summed(logs, weights, key) if law is None else _averaged(logs, weights["total"][:, None] + law)
+    joint, sums = _summed(logs, weights, key) if law is None else averages(logs, weights["total"][:, None] + law)
     totals = {kind: x[0, 0] for kind, x in ran.totals.items()}
     if any(depends.totals.values()):
         totals["log_prior"] = sums["prior"]
@@ -293,54 +151,6 @@ def _summed(logs: dict, weights: dict, key: Any) -> tuple[dict[str, Array], dict
     joint = {kind: x + states[kind].reshape(-1, *(1,) * (x.ndim - 1)) for kind, x in logs.items() if kind in states}
     sums = {kind: log_sum(x.reshape(-1, *x.shape[2:]), key if kind == "total" else None) for kind, x in joint.items()}
     return {kind: joint[kind] - level(sums[kind]) for kind in weights.keys() & joint.keys()}, sums
-
-
-def _averaged(logs: dict, log_p: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The same where logs are averaged, by log probabilities (S, K). What is impossible counts nothing."""
-    possible = jnp.exp(log_p) > NOTHING
-    p = jnp.where(possible, jnp.exp(jnp.where(possible, log_p, 0.0)), 0.0)
-
-    def mean(x: Array) -> Array:
-        weights = p.reshape(*p.shape, *(1,) * (x.ndim - 2))
-        return jnp.sum(weights * jnp.where(weights > 0, x, 0.0), (0, 1))
-
-    return dict.fromkeys(("prior", "total", "drawn"), log_p), {kind: mean(x) for kind, x in logs.items()}
-
-
-def law_of(seen: Seen, args: list[Array], carried: list[Array], moving: list[int], states: int) -> Array | None:
-    """The log probabilities (S, K) of a site that logs are averaged over, given the states; None where all are summed.
-
-    `carried` (S, ...): the arguments that differ by state, numbers `moving` of `args`. Evaluated apart from all else, for the
-    states alone: a law of K values for each of K states would otherwise be there once for each of their K * K pairs.
-
-    Raises:
-        ValueError: for another site that is removed from the same function.
-    """
-    averaged = [address for address in seen.found if isinstance(seen.ways[address], Averaged)]
-    if not averaged:
-        return None
-    if len(seen.found) > 1:
-        raise ValueError(
-            f"the sites {quote(list(seen.found))} lie in one function, and log densities can be averaged over one site of a "
-            "function only. Make them one site, or give all but one of them the strategy Enumerate()."
-        )
-
-    def table(carried: list[Array]) -> Array:
-        own = dict(zip(moving, carried, strict=True))
-        ran = seen.evaluate(first_values(seen.ways), [own.get(i, x) for i, x in enumerate(args)])
-        return dict(paths(ran.trees["law"]))[path]
-
-    depends = {path: found for path, found in paths(seen.depends.trees["law"])}
-    path = next(path for path in depends if seen.prefix + ".".join(path) == averaged[0])
-    if depends[path] & {f"&{i}" for i in moving}:
-        return jax.vmap(table)(carried)[:, 0]
-    rows = table([x[0] for x in carried])
-    if states < len(rows):
-        raise ValueError(
-            f"site '{averaged[0]}' is a chain where it is drawn, but here it lies in a branch, a ppl.remat or a lane of the "
-            "step, which does not know what came before. Sample it in the step itself."
-        )
-    return rows[jnp.arange(states) * len(rows) // states]
 
 
 def _trees(seen: Seen, ran: Ran, sums: dict, totals: dict, law: Array | None) -> tuple[Choices, set[str]]:
@@ -392,16 +202,6 @@ def _less(whole: Array, part: Array) -> Array:
 
 def _is_set(x: Any) -> bool:
     return isinstance(x, set)
-
-
-def refuse_leaks(found: set[str]) -> None:
-    """Raise ValueError where among what a density depends on there is a removed site's value from outside its own part."""
-    leaked = {name[1:] for name in found if name[0] == "?"}
-    if leaked:
-        raise ValueError(
-            f"site {quote(sorted(leaked))} cannot be removed: its value leaves the lane of ppl.vmap, the step of ppl.scan or "
-            "the branch that it lies in, and the density depends on it there. Use it inside alone, or keep it."
-        )
 
 
 def _refuse(found: set[str], what: str) -> None:

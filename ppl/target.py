@@ -220,15 +220,18 @@ class Target(eqx.Module):
         """Which entries of the vector belong to discrete sites (dim,)."""
         return np.repeat([slot.dtype is not None for slot in self.slots], [slot.size for slot in self.slots])
 
-    def refuse_discrete(self, who: str, slots: Sequence[Slot] | None = None) -> None:
-        """Raise ValueError, naming the site, if some site (of `slots`, if given) is discrete; `who` needs continuous ones."""
+    def refuse_discrete(self, who: str, slots: Sequence[Slot] | None = None, *, instead: str | None = None) -> None:
+        """Raise ValueError, naming the site, if some site (of `slots`, if given) is discrete; `who` needs continuous ones.
+
+        `instead`: what may be done about it, other than to sum it out; by default Gibbs sampling.
+        """
         for slot in self.slots if slots is None else slots:
             if slot.dtype is not None:
                 address, family = slot.address, self.program.sites()[slot.address].family
+                own = f'give it a kernel of its own: inf.gibbs({{"{address}": inf.DiscreteGibbs(), ...: inf.NUTS()}})'
                 raise ValueError(
                     f"site '{address}' is discrete ({family}), and {who} moves continuous sites only. Sum it out in the model "
-                    "(a mixture or a forward recursion), condition on it, or give it a kernel of its own: "
-                    f'inf.gibbs({{"{address}": inf.DiscreteGibbs(), ...: inf.NUTS()}}).'
+                    f"(a mixture or a forward recursion), condition on it, or {own if instead is None else instead}."
                 )
 
     def refuse_continuous(self, who: str, slots: Sequence[Slot] | None = None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 import ppl
 from ppl.choices import flatten, nest, paths
+from ppl.drawing import undrawn
 from ppl.interpreter import Inputs, activate
 
 from ..vi.expectation import Expectation
@@ -74,7 +75,7 @@ def _by_draw(choices: dict[str, Any]) -> list[dict[str, Any]]:
 def _faults(densities: dict[str, Any]) -> list[str]:
     out = []
     for path, log_p in paths(densities):
-        address = ".".join(name for name in path if not name.startswith("#"))
+        address = undrawn(path)
         bad = ~np.isfinite(np.asarray(log_p))
         if bad.any():
             out.append(f"'{address}' has log density {np.asarray(log_p)[bad].ravel()[0]}")

@@ -19,7 +19,7 @@ from ppl._keys import check_key
 
 from ..diagnostics import SamplingWarning
 from ..mcmc.initial import Initial, Uniform
-from ..vi.guides.guide import refuse_discrete
+from ..vi.guides.guide import OF_YOUR_OWN
 
 TRIES = 10  # of each start, until the function is finite there
 
@@ -125,4 +125,4 @@ def check(who: str, target: ppl.Target, key, **counts: Any) -> None:
     for name, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
             raise ValueError(f"{who}: {name} must be a whole number of at least 1, got {value!r}.")
-    refuse_discrete(who, target)
+    target.refuse_discrete(who, instead=OF_YOUR_OWN)

@@ -4,8 +4,12 @@
 posterior = inf.pathfinder(program | {"y": y}, key=jax.random.key(0))
 ```
 The paths and their approximations are those of `inf.Pathfinder`, where chains begin. Here draws of all of them, as of one
-mixture, are weighted by the posterior over the mixture and resampled, the largest weights smoothed. (Zhang, Carpenter, Gelman
-and Vehtari, JMLR 23, 2022, arXiv:2108.03782; who weigh each draw by its own path.)
+mixture in equal parts, are weighted by the posterior over the mixture and resampled, the largest weights smoothed. (Zhang,
+Carpenter, Gelman and Vehtari, JMLR 23, 2022, arXiv:2108.03782, section 2.3; who weigh each draw by its own path.)
+
+The same weights say which share of the posterior each path found, and that is its share in the guide: a path that is stuck
+where there is next to nothing has none. (Cappe, Douc, Guillin, Marin and Robert, "Adaptive importance sampling in general
+mixture classes", Statistics and Computing 18, 2008.)
 """
 
 import dataclasses
@@ -23,7 +27,7 @@ from ..mcmc.initial import Initial, Uniform
 from ..mcmc.lbfgs import Factor
 from ..mcmc.pathfinder import Pathfinder
 from ..posterior import Posterior
-from ..smc.importance import importance
+from ..smc.importance import importance, smooth
 from ..smc.result import Run
 from ..vi.guides.guide import Guide
 from ..vi.guides.law import Transport
@@ -53,7 +57,8 @@ class Quasi(Transport):
 
 
 class Paths(NamedTuple):
-    """`posterior.run`: the mixture, a guide; the ELBO of each path's Normal (paths,); and what weighing it came to."""
+    """`posterior.run`: the mixture of paths by their shares, a guide; the ELBO of each path's Normal (paths,); and what
+    weighing them came to."""
 
     guide: Guide
     elbos: np.ndarray
@@ -69,7 +74,8 @@ def pathfinder(
     - `paths`: how many climbs; `init`: where they begin, by default `Uniform()`.
     - `proposals`: draws of the mixture that are weighted.
 
-    `posterior.run.guide` is the mixture; `stages["pareto_k"]` has Pareto's k last, and `log_evidence` is by importance.
+    `posterior.run.guide` is the mixture of paths by their shares of the posterior; `stages["pareto_k"]` has Pareto's k last,
+    and `log_evidence` is by importance.
 
     Raises:
         ValueError: for a discrete site; where no path found a Normal.
@@ -92,8 +98,10 @@ def pathfinder(
         )
     found = jax.tree.map(lambda x: x[np.isfinite(elbos)], bests)
     members = Quasi(found.mean, found.factor)
-    guide = Guide(Components(jnp.zeros_like(found.elbo), members, Enumerate()), Fixed(target), "Mixture of Normals")
+    alike = Components(jnp.zeros_like(found.elbo), members, Enumerate())
+    guide = Guide(alike, Fixed(target), "Mixture of Normals")
     weighted = importance(target, guide, key=key_weigh, num=proposals)
+    guide = dataclasses.replace(guide, law=dataclasses.replace(alike, logits=_shares(members, weighted.run.population)))
     rows = jax.random.choice(key_draw, proposals, (draws,), replace=draws > proposals)
     made = weighted.provenance | {
         "algorithm": "pathfinder",
@@ -108,3 +116,14 @@ def pathfinder(
         provenance=made,
         run=Paths(guide, elbos, weighted.run),
     )
+
+
+def _shares(members: Quasi, population) -> jax.Array:
+    """The logs (paths,) of what share of weighted draws of all paths is owed to each.
+
+    A share of zero is as good as one of a rounding error, from which a path can be learned back.
+    """
+    log_q = jax.vmap(lambda x: jax.vmap(lambda member: member.density(x))(members))(population.particles.position)
+    weights = jax.nn.softmax(smooth(population.log_weights)[0])
+    shares = weights @ jax.nn.softmax(log_q)
+    return jnp.log(jnp.maximum(shares, jnp.finfo(shares.dtype).eps))

@@ -60,9 +60,9 @@ def cumulated(log_weights, num: int) -> Cumulated:
     """See the file's docstring. Weights of zero (-inf) own nothing; at least one must not be zero."""
     weights = jnp.exp(log_weights - jnp.max(log_weights))
     whole, part = _fixed(num * (weights / jnp.sum(weights)))
-    part = jnp.cumsum(part, dtype=jnp.uint32)  # modulo one
+    part = running(part)  # modulo one
     wraps = jnp.concatenate([jnp.zeros(1, bool), part[1:] < part[:-1]])
-    whole = jnp.cumsum(whole + wraps, dtype=jnp.int32)
+    whole = running(whole + wraps)
     # the sum in floating point was not quite right: what is too much is taken back in proportion
     excess = (whole[-1] - num) + part[-1] / ONE
     back, back_part = _fixed(jnp.abs(excess) * (whole / num))
@@ -72,6 +72,19 @@ def cumulated(log_weights, num: int) -> Cumulated:
     last = jnp.arange(len(weights)) >= len(weights) - 1 - jnp.argmax(weights[::-1] > 0)  # that has a weight, and on
     whole = jnp.where(last, num, jnp.clip(whole, 0, num))
     return Cumulated(whole, jnp.where(last | (whole == num), 0, part))
+
+
+def running(x):
+    """Sums of the first, of the first two, ... of whole numbers (N,). On a CPU by a plain loop: it runs as fast as XLA's tree
+    of windows, and is compiled in half of the time or less."""
+
+    def in_turn(x):
+        def add(total, one):
+            return total + one, total + one
+
+        return lax.scan(add, jnp.zeros((), x.dtype), x)[1]
+
+    return lax.platform_dependent(x, cpu=in_turn, default=lambda x: jnp.cumsum(x, dtype=x.dtype))
 
 
 def _fixed(x):
@@ -91,4 +104,4 @@ def expected(log_weights, num: int):
 def repeated(below, num: int) -> jax.Array:
     """(num,) ancestors in order, where `below[j]` of them, (N,), are at most j."""
     ends = jnp.zeros(num + 1, jnp.int32).at[below].add(1, mode="drop")
-    return jnp.cumsum(ends)[:num]
+    return running(ends)[:num]

@@ -169,13 +169,14 @@ class TemperingPath(Bridge):
         """By bisection of the logarithm of the increment: the first ones may be 1e-8."""
         ratio, here = population.particles.log_ratio, population.level
 
-        def halve(_, bounds):
-            low, high = bounds
-            middle = 0.5 * (low + high)
-            good = fits(power(ratio, jnp.exp(middle)))
-            return jnp.where(good, middle, low), jnp.where(good, high, middle)
-
         rest = 1 - here
         least, most = jnp.log(rest) - 60.0, jnp.log(rest)
-        step = jnp.exp(lax.fori_loop(0, 36, halve, (least, most))[0])
-        return jnp.where(fits(power(ratio, rest)), jnp.ones_like(here), jnp.minimum(here + step, 1.0))
+
+        def halve(i, bounds):
+            low, high = bounds
+            middle = jnp.where(i == 0, most, 0.5 * (low + high))  # all the way first: `fits` is compiled once
+            good = fits(power(ratio, jnp.where(middle < most, jnp.exp(middle), rest)))
+            return jnp.where(good, middle, low), jnp.where(good, high, middle)
+
+        low = lax.fori_loop(0, 37, halve, (least, most))[0]
+        return jnp.where(low < most, jnp.minimum(here + jnp.exp(low), 1.0), jnp.ones_like(here))

@@ -35,6 +35,7 @@ from jax import lax
 from ppl._errors import nearest
 from ppl._keys import check_key
 from ppl.choices import paths
+from ppl.drawing import undrawn
 from ppl.interpreter import current
 from ppl.linearity import AFFINE, how
 
@@ -132,7 +133,7 @@ def _one(self: Expectation, key, args: tuple, used: set[str] | None = None) -> t
     played, table, found = game({})
     _check_patterns(self, table, found, used)
     eliminated = [
-        ".".join(_named(path))
+        undrawn(path)
         for path, row in paths(table)
         if row.strategy is not None and isinstance(row.strategy.strategy, Eliminate)
     ]
@@ -142,11 +143,6 @@ def _one(self: Expectation, key, args: tuple, used: set[str] | None = None) -> t
             f"{self.__name__} returns is not linear in log densities. Use Enumerate() or Score()."
         )
     return weighed(game, played, table)
-
-
-def _named(path: tuple[str, ...]) -> list[str]:
-    """The names on a path, without the numbers of draws."""
-    return [name for name in path if name[0] != "#"]
 
 
 def _first(patterns: Mapping[str, Strategy], rest: Mapping[str, Strategy]) -> dict[str, Strategy]:
@@ -161,5 +157,5 @@ def _check_patterns(self: Expectation, table: dict, found: set[str], used: set[s
         return
     for pattern in self.patterns:
         if pattern not in found:
-            known = {".".join(_named(path)): None for path, _ in paths(table)}
+            known = {undrawn(path): None for path, _ in paths(table)}
             raise ValueError(f"using: no site of {self.__name__} fits '{pattern}'.{nearest(pattern, known)}")

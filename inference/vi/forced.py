@@ -14,9 +14,11 @@ import numpy as np
 from jax import lax
 
 from ppl.choices import paths
+from ppl.drawing import undrawn
+from ppl.log_sums import NOTHING
 
 from .play import Number, Played, Swap
-from .strategies.strategy import NOTHING, zero
+from .strategies.strategy import zero
 
 MOST = 2**16  # joint values of enumerated sites
 LEVELS = 4  # of vmaps, one in another, for as many sites; more sites have two, as each makes compilation slower
@@ -110,7 +112,7 @@ def _batch(row) -> tuple[int, ...]:
 
 def _nums(enumerated) -> list[int]:
     """The number of values of every element of every site."""
-    sizes = {".".join(p for p in path if p[0] != "#"): (row.strategy.num, math.prod(_batch(row))) for path, row in enumerated}
+    sizes = {undrawn(path): (row.strategy.num, math.prod(_batch(row))) for path, row in enumerated}
     if math.prod(num**size for num, size in sizes.values()) > MOST:
         said = ", ".join(f"{num}^{size} of '{address}'" for address, (num, size) in sizes.items())
         raise ValueError(

@@ -4,6 +4,7 @@ A play is a pure function of its key and of what sites are forced to. So the sam
 forced sites and what follows from them.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -20,11 +21,12 @@ from ppl.choices import paths, put
 from ppl.drawing import Drawing
 from ppl.interpreter import Inputs, activate, current
 from ppl.interpreters import Assess, Soften
+from ppl.log_sums import NOTHING
 from ppl.site import SiteInfo
 
 from .strategies import Eliminate, default_strategy
 from .strategies.eliminate import ToEliminate
-from .strategies.strategy import NOTHING, Alternative, Chosen, Strategy, zero
+from .strategies.strategy import Alternative, Chosen, Strategy, zero
 
 LOGITS = dist.BernoulliLogits | dist.CategoricalLogits
 
@@ -176,7 +178,7 @@ class Play(Drawing):
             value = distributions.value_number(d, forced.number)
             log_p = distributions.log_prob_inside(d, value)
             if forced.possible:
-                value = jnp.where(jnp.exp(log_p) > NOTHING, value, distributions.value_number(d, _likeliest(d, num)))
+                value = jnp.where(log_p > math.log(NOTHING), value, distributions.value_number(d, _likeliest(d, num)))
         if not distributions.is_masked(site.distribution):
             self.known = site.distribution, value, log_p
         self.add("log_tried", self._latent_part(site, d, log_p))

@@ -13,7 +13,7 @@ FLOORS = {
         ["distributions", "choices", "transforms"],
         ["site", "values", "interpreter", "interpreters", "trace"],
         ["program", "primitives", "combinators", "checks", "graph", "reparam", "drawing", "generative", "marginal"]
-        + ["elimination", "chains", "summing", "averaged", "conjugacy", "linearity", "log_sums"],
+        + ["elimination", "chains", "summing", "looking", "laws", "averaged", "conjugacy", "linearity", "log_sums"],
         ["random_weight", "importance"],
         ["target", "predictive", "stepwise", "lint", "from_numpyro", "random_module"],
         ["__init__"],
@@ -30,9 +30,9 @@ FLOORS = {
         ["__init__"],
     ],
     "surrogates": [
-        ["task", "standardise"],
-        ["tokens", "trunk", "heads", "networks"],
-        ["train", "artifact"],
+        ["cases"],
+        ["columns", "tokens", "trunk", "heads"],
+        ["training", "artifact"],
         ["pfn", "distribution_transformer", "neural_posterior", "emulate"],
         ["correct", "diagnose", "ledger"],
         ["__init__"],

@@ -16,6 +16,7 @@ from scipy import stats
 import inference.resampling as rs
 import ppl
 from inference.smc import conditional
+from inference.smc import renewal as renewals
 from inference.smc.conditional import conditional_smc
 from inference.smc.loop import Method
 from inference.smc.memory import memory
@@ -207,7 +208,7 @@ BUGS = {
     "the given particle weighed with its full density": (
         (ProgramPath, "proposed", joint_density_for_the_given), markov, Traced(),
     ),
-    "one step ahead where the loop remembers": ((conditional, "memory", lambda _: 1), counting, BackwardSampling()),
+    "one step ahead where the loop remembers": ((renewals, "memory", lambda _: 1), counting, BackwardSampling()),
     "ancestors by their weights alone": (
         (conditional, "log_ahead", lambda *_: jnp.zeros(())), markov, AncestorSampling(),
     ),

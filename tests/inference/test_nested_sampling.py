@@ -282,6 +282,6 @@ def test_bad_input_gets_a_sentence():
 @pytest.mark.slow
 @pytest.mark.parametrize("dim", [5, 10])
 def test_a_normal_law_in_a_box(dim):
-    """By the door, 100 runs that do not meet."""
-    posterior = smc(box(dim), nested_sampling(), key=jax.random.key(6), particles=200, islands=100, progress=False)
+    """By the door, 200 runs that do not meet."""
+    posterior = smc(box(dim), nested_sampling(), key=jax.random.key(6), particles=200, islands=200, progress=False)
     assert_calibrated(posterior.run.wholes, box_evidence(dim))

@@ -29,7 +29,7 @@ def test_few_populations_are_enough():
 
 @pytest.mark.slow
 def test_the_error_of_the_evidence_is_right_in_eight_dimensions():
-    z = z_scores(persistent(), regression(), 500, 100)
+    z = z_scores(persistent(), regression(), 1000, 200)
     assert abs(z.mean()) < 0.3
     assert 0.85 < z.std() < 1.15
 

@@ -178,7 +178,7 @@ def test_the_errors_of_all_of_them():
         (resample_move(gibbs({...: DiscreteGibbs()}), moves=1), markov(3)[0]),
         (resample_move(moves=10, to=ByESS(0.5)), WALK[-1]),
     ):
-        assert_calibrated(z_scores(method, case, 200, 40))
+        assert_calibrated(z_scores(method, case, 400, 200))
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import pytest
 
 import inference as inf
 import ppl
+from inference.compiled import compiled
 from inference.exact.kalman import kalman_smoother
 from inference.exact.linear_gaussian import Affine, Gaussian, LinearGaussian
 from inference.smc import rejuvenate
@@ -81,7 +82,6 @@ def runs(method, particles: int, num: int, seed: int = 0):
     """Of runs: log evidence and its error (num,), and the features' means (num, features)."""
     path = method.way.of(PROGRAM)
 
-    @jax.jit
     def all_of(path, stage, keys):
         def one(key):
             population = finish(stage, path, key, begin(stage, path, key, particles)).population
@@ -90,7 +90,8 @@ def runs(method, particles: int, num: int, seed: int = 0):
 
         return jax.lax.map(one, keys)
 
-    found = all_of(path, method.stage, jax.random.split(jax.random.key(seed), num))
+    keys = jax.random.split(jax.random.key(seed), num)
+    found = compiled(all_of, object(), path, method.stage, keys)(path, method.stage, keys)
     return tuple(np.asarray(x, float) for x in found)
 
 
@@ -184,7 +185,7 @@ def test_planted_bugs_are_found(monkeypatch, recorded, exact, name):
     where, what, bug, how = BUGS[name]
     frozen = recorded(how).run.frozen()
     monkeypatch.setattr(where, what, bug)
-    found = off(frozen, exact, num=1500)
+    found = off(frozen, exact, num=4000)
     assert np.max(np.abs(found[[0, 1, 2, 3, 4, 8]])) > 5, found
 
 

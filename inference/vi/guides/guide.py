@@ -30,6 +30,8 @@ from .apart import deviations
 from .law import Family, Law
 from .mean_field import MeanField
 
+OF_YOUR_OWN = "write a guide of your own for inf.maximize, with sample(..., strategy=Enumerate()) there"
+
 
 class Guide(ppl.Generative, eqx.Module):
     """See the file's docstring; made by `guide_for`.
@@ -108,22 +110,10 @@ def guide_for(
         raise ValueError(f"guide_for: init must be one such as At({{...}}) or Pathfinder(), got {type(init).__name__}.")
     if not is_traced(scale) and not (isinstance(scale, int | float) and 0.0 < scale < math.inf):
         raise ValueError(f"guide_for: scale must be a positive number, got {scale!r}.")
-    refuse_discrete("guide_for", target)
+    target.refuse_discrete("guide_for", instead=OF_YOUR_OWN)
     key_start, key_law = jax.random.split(jax.random.key(0) if key is None else key)
     location, scales = _start(target, family.begins() if init is None else init, scale, key_start)
     return Guide(family.law(key_law, target, location, scales), Fixed(target), repr_of(family))
-
-
-def refuse_discrete(who: str, target: ppl.Target) -> None:
-    """Raise ValueError, with the site's name, for a program with a discrete latent site."""
-    for slot in target.slots:
-        if slot.dtype is not None:
-            family = target.program.sites()[slot.address].family
-            raise ValueError(
-                f"site '{slot.address}' is discrete ({family}), and {who} is for continuous sites only. Sum it out, in the "
-                "model or by marginalising it, or condition on it; or write a guide of your own for inf.maximize, with "
-                f"sample('{slot.address}', ..., strategy=Enumerate())."
-            )
 
 
 def repr_of(family: Family) -> str:

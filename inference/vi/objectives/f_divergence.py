@@ -19,6 +19,7 @@ inf.maximize(f_divergence(lambda l: jnp.expm1(l / 2) ** 2), program | data, guid
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import jax
@@ -37,15 +38,24 @@ def f_divergence(f: Callable[[jax.Array], jax.Array]) -> Expectation:
     """
     if not callable(f):
         raise ValueError(f"f_divergence: expected a function of the log ratio, such as lambda l: -l, got {type(f).__name__}.")
+    return expectation(FDivergence(f))
 
-    @expectation
-    def f_divergence(model, guide, log_evidence=0.0):
+
+@dataclass(frozen=True, slots=True)
+class FDivergence:
+    """The function of `f_divergence`. Of one f it is the same, so that what was compiled for it is found again."""
+
+    f: Callable[[jax.Array], jax.Array]
+
+    @property
+    def __name__(self) -> str:
+        return "f_divergence"
+
+    def __call__(self, model, guide, log_evidence=0.0):
         same_sites(model, guide)
         not_in_part(model, guide)
         _, log_w = weighted(model, guide)
-        return -jnp.asarray(f(log_w - log_evidence))
-
-    return f_divergence
+        return -jnp.asarray(self.f(log_w - log_evidence))
 
 
 @cache

@@ -16,11 +16,12 @@ inf.maximize(variational_smc(guided, particles=10), walk(100, q, r) | data, phi,
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from jax import lax
 
-from ...smc.collapse import Collapsed, collapse
+from ...smc.collapse import collapse
 from ...smc.loop import Method
 from ..expectation import Expectation, expectation
 from .match import same_sites
@@ -33,14 +34,9 @@ def variational_smc(method: Callable[[Any], Method], *, particles: int) -> Expec
 
     - `method`: from the guide, a pytree of parameters, to a particle filter, or to another method that `collapse` takes.
     """
-    run_of = _runs("variational_smc", method, particles)
-
-    @expectation
-    def variational_smc(model, guide):
-        run = run_of(model, guide)
-        return playing("variational_smc").apart(run.log_evidence)
-
-    return variational_smc
+    if not callable(method):
+        raise ValueError(f"variational_smc: expected a function from the guide to a method, got {type(method).__name__}.")
+    return expectation(VariationalSMC(method, particles))
 
 
 def nasmc(method: Method, *, particles: int) -> Expectation:
@@ -48,18 +44,37 @@ def nasmc(method: Method, *, particles: int) -> Expectation:
 
     - `method`: a particle filter, or another method that `collapse` takes.
     """
-    run_of = _runs("nasmc", lambda _: method, particles)
+    return expectation(NASMC(method, particles))
 
-    @expectation
-    def nasmc(model, guide):
+
+@dataclass(frozen=True, slots=True)
+class VariationalSMC:
+    """The function of `variational_smc`. Of equal settings it is equal, so that what was compiled for it is found again."""
+
+    method: Callable[[Any], Method]
+    particles: int
+
+    @property
+    def __name__(self) -> str:
+        return "variational_smc"
+
+    def __call__(self, model, guide):
+        run = collapse(model, self.method(guide), particles=self.particles)
+        return playing("variational_smc").apart(run.log_evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class NASMC:
+    """The function of `nasmc`; equal as those of `VariationalSMC` are."""
+
+    method: Method
+    particles: int
+
+    @property
+    def __name__(self) -> str:
+        return "nasmc"
+
+    def __call__(self, model, guide):
         same_sites(model, guide)
-        run = run_of(stopped(model), guide)
+        run = collapse(stopped(model), self.method, particles=self.particles)
         return guide.log_density(lax.stop_gradient(playing("nasmc").apart(run.simulate).choices))
-
-    return nasmc
-
-
-def _runs(who: str, method: Callable[[Any], Method], particles: int) -> Callable[[Any, Any], Collapsed]:
-    if not callable(method):
-        raise ValueError(f"{who}: expected a function from the guide to a method, got {type(method).__name__}.")
-    return lambda model, guide: collapse(model, method(guide), particles=particles)

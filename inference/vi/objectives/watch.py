@@ -14,6 +14,7 @@ from typing import TypeVar
 import jax
 
 from ppl.choices import paths
+from ppl.drawing import undrawn
 from ppl.interpreter import current
 from ppl.site import SiteInfo
 
@@ -44,7 +45,7 @@ def drew(fn: Callable[[], T]) -> tuple[T, dict[str, SiteInfo]]:
     before = set(play.table)
     out = fn()
     new = {name: rows for name, rows in play.table.items() if name not in before}
-    found = {".".join(name for name in path if name[0] != "#"): row for path, row in paths(new)}
+    found = {undrawn(path): row for path, row in paths(new)}
     return out, {address: row for address, row in found.items() if row.kind == "latent"}
 
 

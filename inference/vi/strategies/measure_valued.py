@@ -19,8 +19,9 @@ from jax import lax
 
 from ppl import distributions
 from ppl.distributions import dist
+from ppl.log_sums import NOTHING
 
-from .strategy import NOTHING, Alternative, Chosen, Strategy, refuse, zero
+from .strategy import Alternative, Chosen, Strategy, refuse, zero
 
 
 class MeasureValued(Strategy):

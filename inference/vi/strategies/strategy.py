@@ -81,9 +81,6 @@ class Strategy(eqx.Module):
         return None
 
 
-NOTHING = 1e-36  # less is the weight of what is impossible: a density says -85, for the slope's sake
-
-
 def zero(x):
     """Zero, with the gradient of `x`."""
     return x - lax.stop_gradient(x)

@@ -214,6 +214,24 @@ def test_pathfinder_on_a_normal():
     assert abs(posterior.log_evidence - log_z) < 4 * posterior.log_evidence_error + 1e-4
 
 
+def test_a_path_in_a_minor_mode_has_its_small_share():
+    """Both modes are Normal, so weights are the same all over a mode. With a of 8 paths in the minor one, its share of 4000
+    draws has the relative error sqrt((8 - a) / (4000 a))."""
+    share, sd = 0.02, 0.3
+
+    def log_density(choices):
+        minor, major = (-0.5 * ((choices["x"] - place) / sd) ** 2 for place in (3.0, -3.0))
+        return jnp.logaddexp(jnp.log(share) + minor, jnp.log1p(-share) + major)
+
+    target = ppl.Target.from_log_density(log_density, {"x": jnp.zeros(())})
+    law = pathfinder(target, key=jax.random.key(0), draws=100).run.guide.law
+    minor = np.asarray(law.members.location[:, 0]) > 0
+    num = int(minor.sum())
+    assert 0 < num < 8
+    found = float(np.asarray(jax.nn.softmax(law.logits))[minor].sum())
+    assert abs(found / share - 1.0) < 4.0 * math.sqrt((8 - num) / (4000 * num))
+
+
 def correlated():
     precision = jnp.asarray(np.linalg.inv(COVARIANCE))
     return ppl.Target.from_log_density(lambda c: -0.5 * (c["x"] - MEAN) @ precision @ (c["x"] - MEAN), {"x": jnp.zeros(3)})
@@ -299,10 +317,10 @@ KEY = jax.random.key(0)
     [
         (
             lambda: find_mode(coins(), key=KEY),
-            r"site 'z' is discrete \(Bernoulli\), and find_mode is for continuous sites only. Sum it",
+            r"site 'z' is discrete \(Bernoulli\), and find_mode moves continuous sites only. Sum it",
         ),
-        (lambda: laplace(coins(), key=KEY), r"site 'z' is discrete.*laplace is for.*strategy=Enumerate\(\)"),
-        (lambda: svgd(coins(), key=KEY), r"site 'z' is discrete.*svgd is for"),
+        (lambda: laplace(coins(), key=KEY), r"site 'z' is discrete.*laplace moves.*strategy=Enumerate\(\)"),
+        (lambda: svgd(coins(), key=KEY), r"site 'z' is discrete.*svgd moves"),
         (lambda: find_mode(nowhere(), key=KEY), r"find_mode: the log density is not finite at any of 4 starts: site 'f'"),
         (lambda: pathfinder(nowhere(), key=KEY), r"pathfinder: none of 8 paths found.*site 'f' has log density -inf"),
         (lambda: svgd(nowhere(), key=KEY), r"svgd: the log density is not finite at 100 of 100 particles"),

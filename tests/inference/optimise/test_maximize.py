@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import inference as inf
+import inference.vi as vi
 import ppl
 from inference import compiled
 from inference.fixed import Fixed
@@ -258,6 +259,67 @@ def test_objectives_made_alike_are_compiled_once(made, monkeypatch):
     np.testing.assert_array_equal(first.values, second.values)
     assert made().fn == made().fn and hash(made().fn) == hash(made().fn)
     assert made().fn != minibatch(inf.elbo, size=3).fn
+
+
+def backwards(log_ratio):
+    """Of the divergence KL(guide, posterior)."""
+    return -log_ratio
+
+
+@ppl.model
+def steps_of(theta):
+    def step(carry, _):
+        sample("y", dist.Normal(sample("z", dist.Normal(theta, 1.0)), 1.0))
+        return carry, None
+
+    ppl.scan(step, 0.0, length=2)
+
+
+@ppl.model
+def steps_guide(phi):
+    def step(carry, _):
+        sample("z", dist.Normal(phi, 1.0))
+        return carry, None
+
+    ppl.scan(step, 0.0, length=2)
+
+
+@ppl.model
+def step_guide(phi):
+    sample("z", dist.Normal(phi["loc"], jnp.exp(phi["log_scale"])))
+
+
+FILTER = inf.particle_filter()
+
+
+def filtered(phi):
+    return inf.particle_filter(proposal=lambda carry, x, data: step_guide(phi))
+
+
+SAME_SETTINGS = {
+    "f_divergence": (lambda: vi.f_divergence(backwards), lambda: (PROGRAM, guide(START)), vi.f_divergence(jnp.square)),
+    "variational_smc": (
+        lambda: vi.variational_smc(filtered, particles=2),
+        lambda: (steps_of(jnp.zeros(())) | {"y": Y[:2]}, START),
+        vi.variational_smc(filtered, particles=3),
+    ),
+    "nasmc": (
+        lambda: vi.nasmc(FILTER, particles=2),
+        lambda: (steps_of(0.0) | {"y": Y[:2]}, steps_guide(jnp.zeros(()))),
+        vi.nasmc(FILTER, particles=3),
+    ),
+}
+
+
+@pytest.mark.parametrize(("made", "arguments", "other"), SAME_SETTINGS.values(), ids=SAME_SETTINGS)
+def test_objectives_of_equal_settings_are_compiled_once(made, arguments, other, monkeypatch):
+    compilations, compile_ = [], compiled._in_background
+    monkeypatch.setattr(compiled, "_in_background", lambda work: compilations.append(1) or compile_(work))
+    for _ in range(2):
+        maximize(made(), *arguments(), steps=2, **QUIET)
+    assert len(compilations) == 1
+    assert made().fn == made().fn and hash(made().fn) == hash(made().fn)
+    assert made().fn != other.fn
 
 
 STRATEGY = Score()

@@ -522,7 +522,7 @@ def improper():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: guide_for(coins()), r"site 'z' is discrete \(Bernoulli\), and guide_for is.*Sum it.*strategy=Enumerate\(\)"),
+        (lambda: guide_for(coins()), r"site 'z' is discrete .*, and guide_for moves.*Sum it.*strategy=Enumerate\(\)"),
         (lambda: guide_for(plane() | Y, MeanField), r"expected a family such as MeanField\(\).*got the class MeanField"),
         (lambda: guide_for(plane() | Y, scale=0.0), r"scale must be a positive number, got 0.0"),
         (lambda: guide_for(plane() | Y, init=3), r"init must be one such as At.*got int"),

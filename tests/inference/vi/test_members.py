@@ -259,6 +259,28 @@ def test_what_a_mask_hides_is_drawn_all_the_same(strategy):
     assert errors(values, 3.0 * sigmoid(0.3)) < LIMIT and errors(gradients, 3.0 * sigmoid(0.3) * sigmoid(-0.3)) < LIMIT
 
 
+EDGES = {
+    "logits": (dist.BernoulliLogits, [-np.inf, 0.3, np.inf], lambda q: q * (1.0 - q)),
+    "probs": (dist.BernoulliProbs, [0.0, sigmoid(0.3), 1.0], lambda q: 1.0),
+}
+
+
+@pytest.mark.parametrize(("family", "at", "slope"), EDGES.values(), ids=EDGES)
+def test_disarm_where_a_value_is_impossible(family, at, slope):
+    """What is certain has no gradient, and is no trouble to what is not: by enumeration the mean of f is q f(0, 1, 1) +
+    (1 - q) f(0, 0, 1), and f(0, 1, 1) = 5, f(0, 0, 1) = 4."""
+
+    @expectation
+    def objective(parameters):
+        b = sample("b", family(parameters), strategy=DisARM())
+        return 1.0 * b[1] + 4.0 * b[2] + 7.0 * b[0] * b[1]
+
+    values, gradients = estimates(objective, jnp.asarray(at), 2000, jax.random.key(0))
+    q = sigmoid(0.3)
+    assert np.isfinite(gradients).all() and np.all(gradients[:, [0, 2]] == 0.0)
+    assert errors(values, 4.0 + q) < LIMIT and errors(gradients[:, 1], slope(q)) < LIMIT
+
+
 def test_an_exponential_waits_a_little_longer():
     e = expectation(lambda t: sample("w", dist.Exponential(jnp.exp(t))) ** 2).using({"w": MeasureValued()})
     values, gradients = estimates(e, 0.3, NUM, jax.random.key(0))
