@@ -253,8 +253,9 @@ reference, the median (and the range). *Pareto k*, of {draws} importance weights
 Importance sampling takes {draws} draws, tempered SMC {particles} particles, moved by HMC(8) until they have forgotten where
 they were. So many independent draws err too: the largest of 100 means by about 0.03 for {draws}, 0.1 for {particles}. Guides
 called centred are for the program with its hierarchies centred, where an autoregressive guide has something to lean on
-(non-centred, it is a mean field); posterior and evidence are the same. Pathfinder's guide is the mixture of all its paths,
-the bad ones too; its own answer is the importance row. Tempering from it and from the flow is left out: it takes minutes."""
+(non-centred, it is a mean field); posterior and evidence are the same. Pathfinder's guide is the mixture of its paths,
+with shares by importance; its own answer is the importance row. Tempering from it and from the flow is left out: it takes
+minutes."""
 
 
 if __name__ == "__main__":

@@ -45,6 +45,8 @@ def footer(posterior) -> str:
     parts, made = [], posterior.provenance
     if posterior.log_evidence is not None:
         parts.append(f"log evidence {posterior.log_evidence:.6g} +- {posterior.log_evidence_error:.2g}")
+    if "rung" in posterior.provenance:
+        parts.append(f"corrected by {posterior.provenance['rung'] or 'no rung'}")
     if "diverging" in posterior.stats:
         parts.append(f"{int(np.sum(posterior.stats['diverging']))} divergences")
     if made.get("biased"):

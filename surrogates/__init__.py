@@ -1,6 +1,33 @@
-"""Make answers cheap, and exact again: networks and emulators trained from a program.
+"""Make answers cheap, and exact again: networks trained from a program, checked, and corrected against it."""
 
-Nothing is public here yet; README.md in this folder says what is coming and by which rules.
-"""
+from .artifact import load, save
+from .correct import correct
+from .defensive import Defensive
+from .diagnose import Report, diagnose
+from .distribution_transformer import DistributionTransformer, distribution_transformer
+from .gate import Gate
+from .neural_posterior import NeuralPosterior, neural_posterior
+from .pfn import PFN, pfn
+from .rungs import Attempt, ByImportance, ByMCMC, ByTempering, Rung, Task
 
-__all__: list[str] = []
+__all__ = [
+    "PFN",
+    "Attempt",
+    "ByImportance",
+    "ByMCMC",
+    "ByTempering",
+    "Defensive",
+    "DistributionTransformer",
+    "Gate",
+    "NeuralPosterior",
+    "Report",
+    "Rung",
+    "Task",
+    "correct",
+    "diagnose",
+    "distribution_transformer",
+    "load",
+    "neural_posterior",
+    "pfn",
+    "save",
+]

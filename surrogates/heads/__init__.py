@@ -6,7 +6,8 @@ from .flow import Flow
 from .head import Head
 from .low_rank import LowRankMixture
 from .mixture import Mixture
+from .scaled import Scaled
 from .spline import Spline
 from .supported import Supported
 
-__all__ = ["Bar", "Categories", "Flow", "Head", "LowRankMixture", "Mixture", "Spline", "Supported"]
+__all__ = ["Bar", "Categories", "Flow", "Head", "LowRankMixture", "Mixture", "Scaled", "Spline", "Supported"]

@@ -14,8 +14,8 @@ import numpy as np
 
 from ppl import dist
 
-from .head import LOG_SCALE, Head, count, softly
-from .mixture import Gaussians, spread
+from .head import Head, count
+from .mixture import Gaussians, parts, spread
 
 
 class LowRankMixture(Head):
@@ -48,12 +48,11 @@ class LowRankMixture(Head):
 
     def made(self, raw):
         tokens, dim = raw.reshape(*raw.shape[:-1], self.num, -1), self.dim
-        logits, means, logs, directions = jnp.split(tokens, [1, 1 + dim, 1 + 2 * dim], -1)
-        scales = jnp.exp(softly(logs, LOG_SCALE))
+        weights, means, scales, directions = parts(tokens, dim)
         factors = scales[..., None] * directions.reshape(*directions.shape[:-1], dim, self.rank)
         with jax.default_matmul_precision("highest"):
             components = dist.LowRankMultivariateNormal(means, factors, scales**2)
-        return Gaussians(dist.Categorical(logits=logits[..., 0]), components)
+        return Gaussians(weights, components)
 
     def start(self):
         tokens = np.zeros((self.num, self.size // self.num))

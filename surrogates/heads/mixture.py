@@ -65,9 +65,7 @@ class Mixture(Head):
 
     def made(self, raw):
         tokens, dim = self.tokens(raw), self._dim
-        logits, means, logs, lower = jnp.split(tokens, [1, 1 + dim, 1 + 2 * dim], -1)
-        scales = jnp.exp(softly(logs, LOG_SCALE))
-        weights = dist.Categorical(logits=logits[..., 0])
+        weights, means, scales, lower = parts(tokens, dim)
         if self.dim is None:
             return ScalarGaussians(weights, dist.Normal(means[..., 0], scales[..., 0]))
         tril = scales[..., None] * jnp.eye(dim, dtype=tokens.dtype)
@@ -111,9 +109,9 @@ class Mixture(Head):
             )
         most = LOG_SCALE * (1.0 - 4.0 * float(jnp.finfo(logs.dtype).eps))
         logits = jnp.log(jnp.maximum(weights, jnp.finfo(weights.dtype).tiny))[..., None]
-        parts = [logits, means, unsoftly(jnp.clip(logs, -most, most), LOG_SCALE), trils[(..., *_lower(self._dim))]]
-        batch = jnp.broadcast_shapes(*(part.shape[:-2] for part in parts))
-        tokens = jnp.concatenate([jnp.broadcast_to(part, batch + part.shape[-2:]) for part in parts], -1)
+        said = [logits, means, unsoftly(jnp.clip(logs, -most, most), LOG_SCALE), trils[(..., *_lower(self._dim))]]
+        batch = jnp.broadcast_shapes(*(part.shape[:-2] for part in said))
+        tokens = jnp.concatenate([jnp.broadcast_to(part, batch + part.shape[-2:]) for part in said], -1)
         return jnp.reshape(tokens, (*batch, self.size))
 
     @property
@@ -160,6 +158,12 @@ class ScalarGaussians(dist.MixtureSameFamily):
         digits = jnp.finfo(ends.dtype).nmant + 1 + math.ceil(2.0 * LOG_SCALE / math.log(2.0))  # from one scale to another
         low, high = lax.fori_loop(0, digits + 10, halve, (low, high))
         return solved(lax.stop_gradient(jnp.where(jnp.isfinite(low), 0.5 * low + 0.5 * high, low)), q, self)
+
+
+def parts(tokens: Array, dim: int) -> tuple[Any, Array, Array, Array]:
+    """What tokens (..., num, size) say: the law of components, means and scales (..., num, dim), and the numbers left over."""
+    logits, means, logs, rest = jnp.split(tokens, [1, 1 + dim, 1 + 2 * dim], -1)
+    return dist.Categorical(logits=logits[..., 0]), means, jnp.exp(softly(logs, LOG_SCALE)), rest
 
 
 def spread(num: int, dim: int) -> np.ndarray:

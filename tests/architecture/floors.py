@@ -30,11 +30,12 @@ FLOORS = {
         ["__init__"],
     ],
     "surrogates": [
-        ["cases"],
+        ["cases", "gate", "c2st"],
         ["columns", "tokens", "trunk", "heads"],
-        ["training", "artifact"],
+        ["training"],
         ["pfn", "distribution_transformer", "neural_posterior", "emulate"],
-        ["correct", "diagnose", "ledger"],
+        ["artifact"],
+        ["correct", "rungs", "defensive", "diagnose", "ledger"],
         ["__init__"],
     ],
 }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ppl.distributions import dist
-from surrogates.heads import Bar, Categories, Flow, Head, LowRankMixture, Mixture, Spline, Supported
+from surrogates.heads import Bar, Categories, Flow, Head, LowRankMixture, Mixture, Scaled, Spline, Supported
 
 EDGES = (-2.5, -1.0, -0.7, 0.0, 0.2, 1.5, 2.0)
 constraints = dist.constraints
@@ -78,13 +78,15 @@ MEMBERS = {  # made when asked for, so that parameters have the precision of the
     "spline": lambda: Member(Spline(bins=5), *LINE),
     "flow": lambda: Member(flow(2), *PLANE),
     "flow of one": lambda: Member(flow(1), LINE[0][:, None], LINE[1]),
+    "scaled": lambda: Member(Scaled(Mixture(dim=2, num=3), [0.5, -1.0], [1.5, 0.7]), *PLANE),
+    "scaled spline": lambda: Member(Scaled(Spline(bins=5), 2.0, 3.0), *LINE),
     "categories": lambda: Member(Categories(4), np.arange(4), 1.0),
     "positive": lambda: Member(Supported(Mixture(None, num=2), constraints.positive), *line_of_logs(-25.0, 25.0, 4000)),
     "interval": lambda: Member(Supported(Bar(EDGES), constraints.interval(2.0, 5.0)), *middles(2.0, 5.0, 40_000)),
     "simplex": lambda: Member(Supported(Mixture(dim=2, num=2), constraints.simplex), *triangle(400)),
     "ordered": lambda: Member(Supported(Mixture(dim=2, num=2), constraints.ordered_vector), *ordered(200)),
 }
-SCALAR = ("bar", "scalar mixture", "spline", "positive", "interval")  # laws with a cdf
+SCALAR = ("bar", "scalar mixture", "spline", "scaled spline", "positive", "interval")  # laws with a cdf
 
 
 def signs(head, key=2):

@@ -1,0 +1,230 @@
+"""Artifacts: a trained network as one file, which says what it is, and is read without executing anything.
+
+```python
+sur.save(net, "curves.npz")
+net = sur.load("curves.npz", curves(32))          # with the program that it was trained on: a file holds no functions
+```
+An .npz file of arrays and an entry `header`, JSON text: schema, version, the network's structure, how it was trained, and a
+few draws of the program with their log densities. By these a program is known again: where it finds other densities it is
+another program, or has other arguments, and the network would answer for the wrong one.
+
+Law: what is loaded computes the same numbers, bit for bit.
+"""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import ppl
+from inference.fixed import Fixed
+from inference.provenance import versions
+from inference.vi.guides.networks import Network
+from ppl import dist
+from ppl.choices import paths, put
+
+from . import heads
+from .cases import Cases
+from .columns import Column, Columns
+from .heads.supported import Still
+from .neural_posterior import Net as PosteriorNet
+from .neural_posterior import NeuralPosterior
+from .pfn import PFN, Points
+from .pfn import Net as PointsNet
+from .tokens import Reader, Seeds, Writer
+from .trunk import MLP, Block, Linear, Trunk
+
+SCHEMA, VERSION = "evidentia.surrogate", 1
+PROBES = 3  # draws of the program that are kept
+NOT_KEPT = ("fit",)  # fields that are not part of what a network says
+
+CLASSES: dict[str, type] = {
+    f"{kind.__module__.removeprefix('surrogates.')}.{kind.__name__}": kind
+    for kind in (
+        NeuralPosterior, PosteriorNet, Cases, PFN, PointsNet, Points, Column, Columns, Reader, Seeds, Writer,
+        Linear, MLP, Block, Trunk, Fixed, Network,
+        *(getattr(heads, name) for name in heads.__all__ if name != "Head"),
+    )
+}  # fmt: skip
+NAMES = {kind: name for name, kind in CLASSES.items()}
+
+
+def save(net: Any, path: Any) -> None:
+    """Write a trained network to the file `path`, exactly that name.
+
+    - `net`: as `neural_posterior` or `pfn` return it.
+
+    Raises:
+        ValueError: for what is no trained network.
+
+    Example:
+        `save(net, "curves.npz")`
+    """
+    program = _program(net)
+    arrays: dict[str, np.ndarray] = {}
+    structure = _encoded(net, arrays)
+    probes = jax.vmap(program.simulate)(jax.random.split(jax.random.key(0), PROBES)).choices
+    sites = [list(at) for at, _ in paths(probes)]
+    arrays |= {f"probe/{i}": np.asarray(x) for i, (_, x) in enumerate(paths(probes))}
+    arrays["probe/log_density"] = np.asarray(jax.vmap(program.log_density)(probes))
+    trained = {} if net.fit is None else net.fit.provenance | {"score": net.fit.value}
+    header = {"schema": SCHEMA, "version": VERSION, "structure": structure, "sites": sites, "trained": trained}
+    header["versions"] = versions()
+    with open(path, "wb") as file:
+        np.savez(file, header=np.array(json.dumps(header)), **arrays)
+
+
+def load(path: Any, program: ppl.Program) -> Any:
+    """Read a network that `save` wrote.
+
+    - `program`: the one that it was trained on; data that it has do not matter.
+
+    Raises:
+        ValueError: for a file that is damaged, of another kind or of a newer version; for a program with other sites or
+            another density.
+
+    Example:
+        `load("curves.npz", curves(32)).given({"x": x, "y": y})`
+    """
+    if not isinstance(program, ppl.Program):
+        raise ValueError(f"load: expected the program that the network was trained on, got {type(program).__name__}.")
+    program = program.without()
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(str(arrays["header"]))
+        kind, version = header.get("schema"), header.get("version")
+    except FileNotFoundError:
+        raise
+    except (zipfile.BadZipFile, EOFError, KeyError, OSError, ValueError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged, or is no saved network ({type(error).__name__}: {error}).") from error
+    if kind != SCHEMA:
+        raise ValueError(f"{path} is no saved network: its header names the kind {kind!r}.")
+    if version > VERSION:
+        raise ValueError(
+            f"{path} was written by a newer version (schema {version}; this reads up to {VERSION}). Update evidentia."
+        )
+    _recognise(path, program, header["sites"], arrays)
+    try:
+        return _decoded(header["structure"], arrays, program)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} is damaged: its parts do not fit ({type(error).__name__}: {error}).") from error
+
+
+def _program(net: Any) -> ppl.Program:
+    source = getattr(net, "cases", None) or getattr(net, "points", None)
+    if type(net) not in NAMES or source is None:
+        raise ValueError(f"save: expected a network as sur.neural_posterior or sur.pfn return it, got {type(net).__name__}.")
+    return source.program
+
+
+def _recognise(path, program: ppl.Program, sites: list[list[str]], arrays) -> None:
+    """Raise ValueError unless the program has the sites and the densities of the one that the network was trained on."""
+    table = {".".join(at): arrays[f"probe/{i}"].shape[1:] for i, at in enumerate(sites)}
+    own = {name: row.shape for name, row in program.sites().items() if row.kind == "latent"}
+    for name in [*table, *own]:
+        if table.get(name) != own.get(name):
+            theirs, mine = (f"has shape {t[name]}" if name in t else "is not there" for t in (table, own))
+            raise ValueError(
+                f"{path} was trained on another program: site '{name}' {theirs} in it, and {mine} in this one. Give the "
+                "program and the arguments that it was trained with."
+            )
+    choices: dict[str, Any] = {}
+    for i, at in enumerate(sites):
+        put(choices, tuple(at), arrays[f"probe/{i}"])
+    found, known = np.asarray(jax.vmap(program.log_density)(choices)), arrays["probe/log_density"]
+    if not np.allclose(found, known, rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"{path} was trained on another program, or with other arguments: the log densities of its probes are "
+            f"{np.round(known, 3)}, and in this program {np.round(found, 3)}."
+        )
+
+
+# -- structure as JSON -------------------------------------------------------------------------------------------------------
+
+
+def _encoded(x: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """What JSON can say; arrays go to `arrays`."""
+    if x is None or isinstance(x, bool | int | float | str):
+        return x
+    if isinstance(x, tuple):
+        return {"tuple": [_encoded(item, arrays) for item in x]}
+    if isinstance(x, jax.Array | np.ndarray):
+        name = f"array/{len(arrays)}"
+        arrays[name] = np.asarray(x)
+        return {"array": name}
+    if isinstance(x, np.dtype):
+        return {"dtype": str(x)}
+    if isinstance(x, ppl.Program):
+        return {"program": True}
+    if isinstance(x, Still):
+        return {"support": _support(x.support)}
+    if type(x) not in NAMES:
+        raise ValueError(f"save: a {type(x).__name__} cannot be saved; known are {', '.join(CLASSES)}.")
+    fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x) if f.name not in NOT_KEPT}
+    return {"class": NAMES[type(x)], "fields": {name: _encoded(value, arrays) for name, value in fields.items()}}
+
+
+def _decoded(x: Any, arrays: dict[str, np.ndarray], program: ppl.Program) -> Any:
+    if not isinstance(x, dict):
+        return x
+    if "tuple" in x:
+        return tuple(_decoded(item, arrays, program) for item in x["tuple"])
+    if "array" in x:
+        return jnp.asarray(arrays[x["array"]])
+    if "dtype" in x:
+        return jnp.dtype(x["dtype"])
+    if "program" in x:
+        return program
+    if "support" in x:
+        return Still(_constraint(x["support"]))
+    kind = CLASSES[x["class"]]
+    new = object.__new__(kind)  # fields as they were: what a constructor checks was checked
+    for name, value in x["fields"].items():
+        object.__setattr__(new, name, _decoded(value, arrays, program))
+    for field in dataclasses.fields(kind):
+        if field.name in NOT_KEPT:
+            object.__setattr__(new, field.name, None)
+    return new
+
+
+# -- supports ----------------------------------------------------------------------------------------------------------------
+
+_c: Any = dist.constraints
+PLAIN = {
+    name: getattr(_c, name)
+    for name in (
+        "real", "real_vector", "positive", "nonnegative", "unit_interval", "simplex", "ordered_vector",
+        "positive_ordered_vector", "circular", "lower_cholesky", "positive_definite", "corr_cholesky", "corr_matrix",
+        "sphere", "softplus_positive",
+    )
+}  # fmt: skip
+BOUNDED: dict[str, Callable] = {"interval": _c.interval, "greater_than": _c.greater_than, "less_than": _c.less_than}
+
+
+def _support(support: Any) -> dict[str, Any]:
+    """A support as plain values."""
+    for name, known in PLAIN.items():
+        if support is known:
+            return {"plain": name}
+    if isinstance(support, type(_c.independent(_c.real, 1))):
+        return {"independent": _support(support.base_constraint), "axes": support.reinterpreted_batch_ndims}
+    for name, make in BOUNDED.items():
+        example = make(0.0, 1.0) if name == "interval" else make(0.0)
+        if type(support) is type(example):
+            bounds = [getattr(support, b) for b in ("lower_bound", "upper_bound") if hasattr(support, b)]
+            return {"bounded": name, "bounds": [np.asarray(b, np.float64).tolist() for b in bounds]}
+    raise ValueError(f"save: the support {support} cannot be saved; known are {', '.join([*PLAIN, *BOUNDED])}.")
+
+
+def _constraint(told: dict[str, Any]) -> Any:
+    if "plain" in told:
+        return PLAIN[told["plain"]]
+    if "independent" in told:
+        return _c.independent(_constraint(told["independent"]), told["axes"])
+    return BOUNDED[told["bounded"]](*(b if isinstance(b, float) else np.asarray(b, np.float32) for b in told["bounds"]))

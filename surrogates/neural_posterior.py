@@ -1,0 +1,203 @@
+"""A neural posterior: a network that reads data and says the posterior of a program, at once, for any data.
+
+```python
+net = sur.neural_posterior(program | data, key=key, budget="60s")     # trained on simulations of the program
+q = net.given(program | data)                                         # a ppl.Generative: drawn, weighed, proposed
+posterior = inf.importance(program | data, proposal=q, key=key)       # exact
+```
+It learns log q(latent | data) from draws of both (neural posterior estimation; Papamakarios and Murray, NeurIPS 2016;
+Greenberg, Nonnenmacher and Macke, ICML 2019). Tokens of the data go through a trunk, and a head makes the law of all latent
+sites in unconstrained space; so no draw lies outside a support.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jax import Array
+
+import inference as inf
+import ppl
+from inference.fixed import Fixed
+from inference.vi.guides.guide import Guide
+from inference.vi.guides.law import Law
+from ppl import dist
+from ppl.choices import Partial
+
+from .cases import Cases
+from .columns import Columns
+from .heads import Flow, Head, Mixture, Scaled
+from .tokens import Reader, Seeds, Writer
+from .training import trained
+from .trunk import Trunk
+
+
+class Net(eqx.Module):
+    """The network: from data to the law of a position (dim,)."""
+
+    reader: Reader
+    seeds: Seeds
+    trunk: Trunk
+    writer: Writer
+    head: Head
+
+    def law(self, data: dict[str, Any], known: Array | None = None) -> dist.Distribution:
+        """Of positions, given data by address, of which the rows `known` count."""
+        tokens, there = self.reader(data, known)
+        return self.head.law(self.writer(self.trunk(self.seeds.tokens, tokens, there)))
+
+
+class Told(Law):
+    """The law that a network says of the data that it is told."""
+
+    net: Net
+    data: Fixed
+
+    def drawn(self):
+        law = self.net.law(self.data.value)
+        position = ppl.sample("position", law)
+        return position, law.log_prob(position)
+
+    def density(self, position):
+        return self.net.law(self.data.value).log_prob(position)
+
+    def placed(self):
+        return ppl.sample("position", self.net.law(self.data.value))
+
+    def given(self, target):
+        return Told(self.net, Fixed(_told(target, self.net.reader.names)))
+
+
+@inf.expectation
+def log_score(cases, net):
+    """The mean log density of what a case leaves out, given what it tells."""
+    case, _ = ppl.draw(cases)
+    return net.law(case["data"], case.get("known")).log_prob(case["position"])
+
+
+class NeuralPosterior(eqx.Module):
+    """What `neural_posterior` returns.
+
+    - `net`: the network. `cases`: what it was trained on. `slots`: the latent sites that it speaks of.
+    - `fit`: how training went: `fit.values` are the mean log scores by step, `fit.plot()` shows them.
+    """
+
+    net: Net
+    cases: Cases
+    slots: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
+    fit: Any = eqx.field(static=True)
+
+    def given(self, program: ppl.Program) -> Guide:
+        """The posterior that the network says of a program's data: a `ppl.Generative`, wherever a distribution can be.
+
+        - `program`: with data at the sites that the network was trained to read; of rows, as many as it saw, or fewer. Pure
+          JAX: under `jax.vmap` for many data sets at once.
+
+        Raises:
+            ValueError: for a program without data there, with missing entries where the network saw none, with more rows or
+                fewer than it saw, with other latent sites.
+
+        Example:
+            `net.given(regression(x) | {"y": y}).simulate(key).choices`
+        """
+        target = ppl.as_target(program)
+        _check_data(target.program.data, self.cases)
+        if _slots(target) != self.slots:
+            raise ValueError(
+                f"given: the network knows the sites {_listed(self.slots)}, the program has {_listed(_slots(target))}."
+            )
+        return Guide(Told(self.net, Fixed(_told(target, self.net.reader.names))), Fixed(target), "NeuralPosterior")
+
+    def __repr__(self) -> str:
+        num = sum(x.size for x in jax.tree.leaves(self.net))
+        rows = f", of {self.cases.least} to {self.cases.most} rows" if self.cases.rows else ""
+        return f"NeuralPosterior of {_listed(self.slots)} given {', '.join(self.cases.told)}{rows}: {num} numbers"
+
+
+def neural_posterior(
+    program: ppl.Program,
+    *,
+    key: Array,
+    steps: int | None = None,
+    budget: float | str | None = None,
+    head: Head | None = None,
+    rows: tuple[str, ...] | None = None,
+    least: int = 0,
+    width: int = 64,
+    depth: int = 4,
+    heads: int = 4,
+    seeds: int = 4,
+    **training: Any,
+) -> NeuralPosterior:
+    """Train a network to say the posterior of a program, whatever its data.
+
+    - `program`: with data; they say which sites are data, and how many rows there can be. Their values do not matter.
+    - `steps` of training, or a `budget` of seconds ("60s", "5min"): by default 10,000 steps.
+    - `head`: of vectors with as many coordinates as there are; by default `Flow(dim)`, for a single one `Mixture(1, 8)`.
+    - `rows`: data sites whose first axis counts rows without order; by default those in a `ppl.vmap`. The network learns to
+      answer from any number of them, `least` or more.
+    - `width`, `depth`, `heads`: of the trunk; `seeds`: how many tokens it asks with.
+    - `training`: `batch`, `optimizer`, `progress`, `store`, as of `surrogates.training.trained`.
+
+    Raises:
+        ValueError: for a program without data, with a discrete latent site, or with data that cannot be drawn.
+
+    Example:
+        `neural_posterior(two_moons() | {"x": x}, key=key, budget="60s").given(two_moons() | {"x": x})`
+    """
+    key_look, key_net, key_train = jax.random.split(key, 3)
+    cases, target = Cases.of(program, rows=rows, least=least), ppl.as_target(program)
+    target.refuse_discrete("neural_posterior")
+    if head is None:
+        head = Mixture(1, 8) if target.dim == 1 else Flow(target.dim, key=jax.random.fold_in(key_net, 1))
+    if head.event_shape != (target.dim,):
+        raise ValueError(f"neural_posterior: the head must be of vectors ({target.dim},), got event shape {head.event_shape}.")
+    net = _network(cases, head, key_look, key_net, Trunk.of(width, depth, heads, key=jax.random.fold_in(key_net, 2)), seeds)
+    net, fit = trained(log_score, cases, net, key=key_train, steps=steps, budget=budget, **training)
+    return NeuralPosterior(net, cases, _slots(target), fit)
+
+
+def _network(cases: Cases, head: Head, key_look, key, trunk: Trunk, seeds: int) -> Net:
+    """An untrained network for these cases."""
+    one, two, three = jax.random.split(key, 3)
+    looked, table = cases.looked_at(key_look), cases.program.sites()
+    rows = Columns.of({name: table[name] for name in cases.rows}, looked["data"], axes=1) if cases.rows else None
+    wholes = tuple(Columns.of({name: table[name]}, looked["data"]) for name in cases.told if name not in cases.rows)
+    return Net(
+        Reader.of(rows, wholes, width=trunk.width, key=one),
+        Seeds.of(seeds, trunk.width, key=two),
+        trunk,
+        Writer.of(seeds, trunk.width, head.start(), key=three),
+        Scaled.from_samples(head, looked["position"]),
+    )
+
+
+def _slots(target: ppl.Target) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((slot.address, slot.shape) for slot in target.slots)
+
+
+def _listed(slots) -> str:
+    return ", ".join(f"{name}{list(shape) if shape else ''}" for name, shape in slots)
+
+
+def _told(target: ppl.Target, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: target.program.data[name] for name in names}
+
+
+def _check_data(data: dict[str, Any], cases: Cases) -> None:
+    """Raise ValueError for data that the network cannot read."""
+    for name in cases.told:
+        if name not in data:
+            raise ValueError(f"given: the network reads {', '.join(cases.told)}, but the program has no data at '{name}'.")
+        if isinstance(data[name], Partial) and not cases.gaps:
+            raise ValueError(
+                f"given: site '{name}' has missing entries, and the network was trained without any. Leave out whole rows, or "
+                "sum the missing ones out."
+            )
+    for name in cases.rows:
+        num = len(data[name])
+        if not cases.least <= num <= cases.most:
+            raise ValueError(
+                f"given: site '{name}' has {num} rows, and the network was trained on {cases.least} to {cases.most}. Train it "
+                "on a program with as many."
+            )

@@ -1,0 +1,267 @@
+"""A prior-fitted network: a network that has seen so many data sets from a program that it predicts the next point of a new
+one by looking at it, without inference.
+
+```python
+@ppl.model
+def curves(num):
+    x = sample("x", dist.Uniform(0.0, 1.0).expand([num]))
+    scale = sample("scale", dist.LogNormal(-1.0, 0.5))
+    sample("y", dist.MultivariateNormal(covariance_matrix=kernel(x, scale)))
+
+net = sur.pfn(curves(32), context=("x", "y"), query="y", key=key, budget="5min")
+law = net.given({"x": x, "y": y}).at({"x": new})       # a distribution for every new point
+law.icdf(0.5), law.log_prob(y_new), ppl.sample("y", law)
+```
+It learns log q(y* | x*, points before); no q has a larger mean score than the posterior predictive of the program, with all
+its latent sites integrated out. (Mueller, Hollmann, Pineda Arango, Grabocka and Hutter, "Transformers can do Bayesian
+inference", ICLR 2022, arXiv:2112.10510.)
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import inference as inf
+import ppl
+from ppl import dist
+from ppl._errors import nearest
+from ppl.choices import flatten
+from ppl.distributions import bijector, integer_bounds, support_name
+from ppl.site import SiteInfo
+
+from .columns import Columns
+from .heads import Categories, Head, Mixture, Scaled, Supported
+from .heads.head import count
+from .tokens import Reader, Writer
+from .training import trained
+from .trunk import MLP, Trunk
+
+
+class Points(ppl.Generative, eqx.Module):
+    """A program as a source of data sets, of which some rows are shown and others are asked for.
+
+    - `program`: everything is drawn. `context`: sites with a row for every point; `query`: the one that is asked for.
+    - `least`: the smallest number of rows shown. `asked`: how many are asked for, drawn from the rows that are not shown.
+    """
+
+    program: ppl.Program
+    context: tuple[str, ...] = eqx.field(static=True)
+    query: str = eqx.field(static=True)
+    least: int = eqx.field(static=True)
+    asked: int = eqx.field(static=True)
+
+    @property
+    def most(self) -> int:
+        """Rows in a data set."""
+        return self.program.sites()[self.query].shape[0]
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """What is known of a point that is asked for."""
+        return tuple(name for name in self.context if name != self.query)
+
+    def drawn(self):
+        choices, log_p = ppl.draw(self.program)
+        flat = flatten(choices)
+        data = {name: flat[name] for name in self.context}
+        num: Any = ppl.sample("num", dist.DiscreteUniform(self.least, self.most - 1))
+        share = ppl.sample("which", dist.Uniform(0.0, 1.0).expand([self.asked]))
+        which = num + jnp.floor(share * (self.most - num)).astype(int)
+        which = jnp.minimum(which, self.most - 1)
+        return {"data": data, "known": jnp.arange(self.most) < num, "which": which}, log_p
+
+    def density(self, choices):
+        raise ValueError("points are drawn, and have no density of their own: ask the program.")
+
+
+class Net(eqx.Module):
+    """The network: from the points that are known, and what is known of another, to the law of the rest."""
+
+    reader: Reader
+    columns: Columns | None  # of what is known of a point that is asked for
+    asks: MLP
+    trunk: Trunk
+    writer: Writer
+    head: Head
+
+    def law(self, data: dict[str, Any], known: Array | None, at: dict[str, Any], num: int) -> dist.Distribution:
+        """Of `num` points, each given the rows of `data` that are `known`: batch shape (num,)."""
+        tokens, there = self.reader(data, known)
+        asked = self.asks(self.columns(at, axes=1) if self.columns else jnp.ones((num, 1)))
+
+        def raw(token):
+            return self.writer(self.trunk(token[None], tokens, there))
+
+        return self.head.law(jax.vmap(raw)(asked))
+
+
+@inf.expectation
+def log_score(points, net):
+    """The mean log density of points that are asked for, given those that are shown."""
+    case, _ = ppl.draw(points)
+    data, which = case["data"], case["which"]
+    at = {name: data[name][which] for name in points.given}
+    return jnp.mean(net.law(data, case["known"], at, points.asked).log_prob(data[points.query][which]))
+
+
+class Predictive(eqx.Module):
+    """What a network says after it has seen some data: `at({...})` is the law of new points."""
+
+    net: Net
+    data: dict[str, Array]
+    given: tuple[str, ...] = eqx.field(static=True)
+
+    def at(self, points: dict[str, Any]) -> dist.Distribution:
+        """The law of each new point by itself, batch shape (num,), with `log_prob`, `sample`; of numbers with `cdf`, `icdf`.
+
+        - `points`: by site, what is known of them, leaves (num, ...).
+
+        Raises:
+            ValueError: where a site is missing, or leaves are not of one length.
+        """
+        missing = [name for name in self.given if name not in points]
+        if missing:
+            raise ValueError(
+                f"at: the network asks for '{missing[0]}' of every new point; it was given {', '.join(points) or 'nothing'}."
+            )
+        at = {name: jnp.asarray(points[name]) for name in self.given}
+        nums = {len(x) if x.ndim else 0 for x in at.values()}
+        if len(nums) > 1 or 0 in nums:
+            raise ValueError(
+                f"at: give as many values of every site, (num, ...), got shapes {[x.shape for x in at.values()]}."
+            )
+        return self.net.law(self.data, None, at, nums.pop() if nums else 1)
+
+
+class PFN(eqx.Module):
+    """What `pfn` returns. `net`: the network. `points`: what it was trained on. `fit`: how training went."""
+
+    net: Net
+    points: Points
+    fit: Any = eqx.field(static=True)
+
+    def given(self, data: dict[str, Any]) -> Predictive:
+        """What the network says after it has seen `data`: by site, leaves (n, ...), with n up to what it was trained on. Pure
+        JAX: under `jit`, `vmap` and `grad`. NaN where an entry is missing.
+
+        Raises:
+            ValueError: where a site is missing, leaves are not of one length, or have more rows than in training.
+
+        Example:
+            `net.given({"x": x, "y": y}).at({"x": grid}).icdf(0.5)`
+        """
+        missing = [name for name in self.points.context if name not in data]
+        if missing:
+            raise ValueError(
+                f"given: the network reads {', '.join(self.points.context)}, but the data have no '{missing[0]}'."
+            )
+        read = {name: jnp.asarray(data[name]) for name in self.points.context}
+        nums = {x.shape[0] if x.ndim else -1 for x in read.values()}
+        if len(nums) > 1 or -1 in nums:
+            raise ValueError(f"given: give as many rows of every site, got shapes { {k: x.shape for k, x in read.items()} }.")
+        num = nums.pop()
+        if not self.points.least <= num < self.points.most:
+            raise ValueError(
+                f"given: {num} rows, and the network was trained on {self.points.least} to {self.points.most - 1}. Train it "
+                "on a program with more points."
+            )
+        return Predictive(self.net, read, self.points.given)
+
+    def __repr__(self) -> str:
+        num, points = sum(x.size for x in jax.tree.leaves(self.net)), self.points
+        told = ", ".join((*points.given, f"{points.least} to {points.most - 1} rows of {', '.join(points.context)}"))
+        return f"PFN of {points.query} given {told}: {num} numbers"
+
+
+def pfn(
+    program: ppl.Program,
+    *,
+    context: tuple[str, ...],
+    query: str,
+    key: Array,
+    steps: int | None = None,
+    budget: float | str | None = None,
+    head: Head | None = None,
+    least: int = 0,
+    asked: int = 8,
+    width: int = 64,
+    depth: int = 4,
+    heads: int = 4,
+    **training: Any,
+) -> PFN:
+    """Train a network to predict in context, from draws of a program.
+
+    - `program`: without data; its sites `context` have a row for every point, on their first axis. Points must be
+      exchangeable, or come in an order in which the first are seen first.
+    - `query`: the site of `context` that is predicted, one number a row. The others are known of every point.
+    - `steps` of training, or a `budget` of seconds ("60s", "5min"): by default 10,000 steps.
+    - `head`: by default `Mixture(None, 10)`, in the query's units and on its support; `Categories` for a few whole numbers.
+    - `least`: the smallest number of rows shown; the largest is one less than the program has. `asked`: rows asked for in a
+      case.
+    - `width`, `depth`, `heads`: of the trunk. `training`: `batch`, `optimizer`, `progress`, `store`, as of
+      `surrogates.training.trained`.
+
+    Raises:
+        ValueError: for sites that the program does not have, or without rows, or with different numbers of them.
+    """
+    points = Points(program, tuple(context), query, least, asked)
+    _check(points)
+    key_look, key_net, key_train = jax.random.split(key, 3)
+    one, two, three, four = jax.random.split(key_net, 4)
+    draw = jax.jit(jax.vmap(lambda points, key: points.simulate(key).choices["data"], (None, 0)))
+    looked = jax.tree.map(np.asarray, draw(points, jax.random.split(key_look, 2000)))
+    table = program.sites()
+    trunk = Trunk.of(width, depth, heads, key=one)
+    columns = Columns.of({name: table[name] for name in points.given}, looked, axes=1) if points.given else None
+    head = _head(table[query], looked[query], head)
+    net = Net(
+        Reader.of(Columns.of({name: table[name] for name in context}, looked, axes=1), (), width=width, key=two),
+        columns,
+        MLP.of(three, columns.size if columns else 1, width, width),
+        trunk,
+        Writer.of(1, width, head.start(), key=four),
+        head,
+    )
+    net, fit = trained(log_score, points, net, key=key_train, steps=steps, budget=budget, **training)
+    return PFN(net, points, fit)
+
+
+def _check(points: Points) -> None:
+    table = points.program.sites()
+    for name in (*points.context, points.query):
+        if name not in table or table[name].kind != "latent":
+            raise ValueError(f"pfn: the program has no site '{name}' that is drawn.{nearest(name, table)}")
+        if not table[name].shape:
+            raise ValueError(f"pfn: site '{name}' is a single number; context sites have a row for every point.")
+    if points.query not in points.context:
+        raise ValueError(f"pfn: the query '{points.query}' must be one of the context, {', '.join(points.context)}.")
+    if len(table[points.query].shape) > 1:
+        raise ValueError(f"pfn: site '{points.query}' has shape {table[points.query].shape}; a query has one number a row.")
+    nums = {name: table[name].shape[0] for name in points.context}
+    if len(set(nums.values())) > 1:
+        raise ValueError(f"pfn: all context sites need as many rows, got {nums}.")
+    if not 0 <= points.least < points.most:
+        raise ValueError(f"pfn: least must lie between 0 and {points.most - 1}, got {points.least!r}.")
+    count("pfn", "asked", points.asked)
+
+
+def _head(row: SiteInfo, draws: np.ndarray, head: Head | None) -> Head:
+    """The head for a site's values, in its units."""
+    if row.discrete:
+        if head is not None:
+            return head
+        bounds = None if row.support is None else integer_bounds(row.support)
+        if bounds is None or np.ndim(bounds[1]) or int(bounds[0]) != 0:
+            raise ValueError(
+                "pfn: the query is a whole number, but not one of 0, 1, ..., k with a known k. Give a head of your own, head=."
+            )
+        return Categories(int(bounds[1]) + 1)
+    head, support = Mixture(None, 10) if head is None else head, row.support
+    if support is None or support_name(support).startswith("real"):
+        return Scaled.from_samples(head, draws)
+    free = np.asarray(bijector(support).inv(jnp.asarray(draws)))
+    return Supported(Scaled.from_samples(head, free[np.isfinite(free)]), support)

@@ -1,0 +1,170 @@
+"""Neural posteriors against exact ones; how they are used, kept, and trained."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import inference as inf
+import ppl
+from ppl import dist, sample
+from surrogates.artifact import load, save
+from surrogates.heads import Mixture, Spline
+from surrogates.neural_posterior import neural_posterior
+
+KEY, NUM = jax.random.key(0), 5
+
+
+@ppl.model
+def normal_rows(num, sd=1.0):
+    mu = sample("mu", dist.Normal(1.0, sd))
+    ppl.vmap(lambda _: sample("y", dist.Normal(mu, 2.0)))(jnp.arange(num))
+
+
+@ppl.model
+def rates(num):
+    rate = sample("rate", dist.Gamma(2.0, 1.0))
+    ppl.vmap(lambda _: sample("y", dist.Poisson(rate)))(jnp.arange(num))
+
+
+def exact(y):
+    """Conjugate: the posterior of mu."""
+    precision = 1.0 + len(y) / 4.0
+    return dist.Normal((1.0 + jnp.sum(y) / 4.0) / precision, precision**-0.5)
+
+
+def settings(**more):
+    return {"key": KEY, "steps": 700, "batch": 128, "width": 16, "depth": 2, "heads": 2, "seeds": 1, "progress": False} | more
+
+
+PROGRAM = normal_rows(NUM) | {"y": jnp.zeros(NUM)}
+
+
+@pytest.fixture(scope="module")
+def net():
+    return neural_posterior(PROGRAM, **settings(head=Mixture(1, 2)))
+
+
+def gaps(net, num, draws=2000):
+    """log exact - log q at the truth, for data sets of `num` rows: its mean is the mean KL."""
+    program = normal_rows(num)
+
+    @jax.jit
+    def run(net, keys):
+        def one(key):
+            choices = program.simulate(key).choices
+            q = net.given(program | {"y": choices["y"]})
+            return exact(choices["y"]).log_prob(choices["mu"]) - q.log_density({"mu": choices["mu"]})
+
+        return jax.vmap(one)(keys)
+
+    return np.asarray(run(net, jax.random.split(jax.random.key(3), draws)))
+
+
+@pytest.mark.parametrize("num", [0, 1, NUM])
+def test_it_is_the_exact_posterior_whatever_the_number_of_rows(net, num):
+    """The mean KL is below 0.02 nats, and (4 errors) not below 0; of the prior, which ignores the data, it is 0.4 and more."""
+    found = gaps(net, num)
+    error = found.std() / len(found) ** 0.5
+    assert -4.0 * error < found.mean() < 0.02 + 2.0 * error, (found.mean(), error)
+
+
+def test_importance_makes_it_exact(net):
+    y = jnp.array([2.0, -1.0, 0.5, 3.0, 1.0])
+    program = normal_rows(NUM) | {"y": y}
+    posterior = inf.importance(program, proposal=net.given(program), key=KEY, num=4000)
+    cov = 4.0 * np.eye(NUM) + 1.0
+    known = -0.5 * ((y - 1.0) @ np.linalg.solve(cov, y - 1.0) + np.linalg.slogdet(2.0 * np.pi * cov)[1])
+    assert posterior.stages["pareto_k"][-1] < 0.7
+    assert abs(posterior.log_evidence - known) < 5.0 * posterior.log_evidence_error + 1e-4
+    assert posterior.log_evidence_error < 0.01
+    assert abs(posterior["mu"].mean() - exact(y).mean) < 0.05
+
+
+def test_it_is_a_generative_under_jit_and_in_programs(net):
+    q = net.given(normal_rows(NUM) | {"y": jnp.ones(NUM)})
+    trace = jax.jit(lambda key, y: net.given(normal_rows(NUM) | {"y": y}).simulate(key))(KEY, jnp.ones(NUM))
+    np.testing.assert_allclose(trace.log_density, q.log_density(trace.choices), rtol=1e-5)
+
+    @ppl.model
+    def tomorrow(prior):
+        return sample("before", prior)["mu"]
+
+    again = tomorrow(inf.vi.prior_of(q)).simulate(KEY)
+    mu = tomorrow(inf.vi.prior_of(q)).retval(again.choices)
+    np.testing.assert_allclose(again.log_density, q.log_density({"mu": mu}), rtol=1e-4)
+    assert "NeuralPosterior of mu given y, of 0 to 5 rows" in repr(net)
+
+
+def test_draws_lie_in_the_support():
+    program = rates(4) | {"y": jnp.zeros(4, int)}
+    net = neural_posterior(program, **settings(steps=20, head=Mixture(1, 2)))
+    q = net.given(rates(4) | {"y": jnp.array([0, 3, 100, 1])})
+    draws = jax.vmap(lambda key: q.simulate(key).choices["rate"])(jax.random.split(KEY, 1000))
+    assert (draws > 0.0).all() and jnp.isfinite(draws).all()
+
+
+def test_broken_off_and_resumed_it_is_the_same(tmp_path):
+    kinds = settings(steps=60, head=Mixture(1, 2), batch=16)
+    whole = neural_posterior(PROGRAM, **kinds)
+    store = inf.Store(tmp_path / "run", every=0.0)
+    inner = neural_posterior(PROGRAM, **(kinds | {"store": store}))
+    again = neural_posterior(PROGRAM, **(kinds | {"store": inf.Store(tmp_path / "run", every=0.0)}))  # only reads
+    for other in (inner, again):
+        for a, b in zip(jax.tree.leaves(whole.net), jax.tree.leaves(other.net), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_saved_and_loaded_it_says_the_same(net, tmp_path):
+    save(net, tmp_path / "net.npz")
+    other = load(tmp_path / "net.npz", PROGRAM)
+    program = normal_rows(NUM) | {"y": jnp.arange(5.0)}
+    for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    choices = {"mu": jnp.float32(0.3)}
+    assert net.given(program).log_density(choices) == other.given(program).log_density(choices)
+
+
+def test_foreign_files_get_sentences(net, tmp_path):
+    file = tmp_path / "net.npz"
+    save(net, file)
+    with pytest.raises(ValueError, match="another program, or with other arguments"):
+        load(file, normal_rows(NUM, 3.0))
+    with pytest.raises(ValueError, match=r"another program: site 'y' has shape \(5,\) in it, and has shape \(4,\)"):
+        load(file, normal_rows(4))
+    with pytest.raises(ValueError, match="site 'mu' has shape .* is not there"):
+        load(file, rates(5))
+    whole = file.read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is damaged, or is no saved network"):
+        load(tmp_path / "cut.npz", PROGRAM)
+    np.savez(tmp_path / "other.npz", header=np.array('{"schema": "evidentia.posterior"}'))
+    with pytest.raises(ValueError, match="no saved network: its header names the kind 'evidentia.posterior'"):
+        load(tmp_path / "other.npz", PROGRAM)
+    with pytest.raises(ValueError, match="expected a network as"):
+        save(net.net, file)
+
+
+@ppl.model
+def with_kinds(num):
+    z = sample("z", dist.Bernoulli(0.5))
+    ppl.vmap(lambda _: sample("y", dist.Normal(z, 1.0)))(jnp.arange(num))
+
+
+def test_sentences(net):
+    with pytest.raises(ValueError, match="expected a program with data"):
+        neural_posterior(normal_rows(3), **settings())
+    with pytest.raises(ValueError, match="site 'z' is discrete"):
+        neural_posterior(with_kinds(3) | {"y": jnp.zeros(3)}, **settings())
+    with pytest.raises(ValueError, match=r"head must be of vectors \(1,\), got event shape \(\)"):
+        neural_posterior(PROGRAM, **settings(head=Spline(4)))
+    with pytest.raises(ValueError, match="rows: 'mu' is not among the data"):
+        neural_posterior(PROGRAM, **settings(rows=("mu",)))
+    with pytest.raises(ValueError, match="say steps=, or a budget="):
+        neural_posterior(PROGRAM, **settings(budget="1s", head=Mixture(1, 2)))
+    with pytest.raises(ValueError, match="site 'y' has 6 rows, and the network was trained on 0 to 5"):
+        net.given(normal_rows(6) | {"y": jnp.zeros(6)})
+    with pytest.raises(ValueError, match="the network reads y, but the program has no data at 'y'"):
+        net.given(normal_rows(5) | {"mu": 0.0})
+    with pytest.raises(ValueError, match="site 'y' has missing entries"):
+        net.given(normal_rows(5) | {"y": np.ma.masked_array(np.zeros(5), [1, 0, 0, 0, 0])})
