@@ -66,7 +66,7 @@ def save(net: Any, path: Any) -> None:
         `save(net, "curves.npz")`
     """
     program = _program(net)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     structure = _encoded(net, arrays)
     probes = jax.vmap(program.simulate)(jax.random.split(jax.random.key(0), PROBES)).choices
     sites = [list(at) for at, _ in paths(probes)]

@@ -45,8 +45,8 @@ class Column(eqx.Module):
         few = None if row.support is None else integer_bounds(row.support)
         if few is not None and np.ndim(few[0]) == np.ndim(few[1]) == 0 and 2 <= few[1] - few[0] < FEW:
             return Column(name, None, (int(few[0]), int(few[1] - few[0]) + 1))
-        continuous = row.support is not None and not row.discrete
-        return Column(name, Still(row.support) if continuous else None, None)
+        support = None if row.support is None or row.discrete else Still(row.support)
+        return Column(name, support, None)
 
     def __call__(self, value: Any, axes: int) -> tuple[Array, Array]:
         """Numbers (*leading, k), NaN where there is none, and whether there is (*leading, 1); `axes` lead."""
@@ -58,7 +58,7 @@ class Column(eqx.Module):
         if self.few is not None:
             numbers = (value.astype(int)[..., None] - self.few[0] == jnp.arange(self.few[1])).astype(float)
         elif self.support is not None:
-            numbers = bijector(self.support.support).inv(value)
+            numbers = jnp.asarray(bijector(self.support.support).inv(value))
         else:
             numbers = value.astype(float)
         numbers = jnp.reshape(numbers, (*lead, math.prod(numbers.shape[axes:])))

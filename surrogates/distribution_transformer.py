@@ -94,12 +94,12 @@ class Numbers(eqx.Module):
     def of(priors: Any, num: int, width: int, *, key: Array) -> "Numbers":
         """For priors that look like these, leaves (S, ...): `num` tokens."""
         flat = np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(priors)], -1).astype(np.float64)
-        positive = tuple(bool(x) for x in (flat > 0.0).all(0))
+        positive = tuple(bool(x) for x in np.all(flat > 0.0, axis=0))
         numbers = np.where(positive, np.log(np.where(positive, flat, 1.0)), flat)
         spread = numbers.std(0)
         spread = np.where(spread > 0.0, spread, 1.0)
-        fixed = (Fixed(jnp.asarray(x, jnp.float32)) for x in (numbers.mean(0), spread))
-        return Numbers(positive, *fixed, MLP.of(key, len(positive), width, num * width))
+        middle, spread = (Fixed(jnp.asarray(x, jnp.float32)) for x in (numbers.mean(0), spread))
+        return Numbers(positive, middle, spread, MLP.of(key, len(positive), width, num * width))
 
     def tokens(self, prior: Any, num: int) -> tuple[Array, Array]:
         """Tokens (num, width), and the raw numbers that their components begin as: none."""

@@ -97,7 +97,7 @@ class Mixture(Head):
             shape = (self.num, *shape)
             if jnp.shape(x)[max(jnp.ndim(x) - len(shape), 0) :] != shape:
                 raise ValueError(f"Mixture.encode: {name} must end in the axes {shape}, got shape {jnp.shape(x)}.")
-        if not is_traced(weights) and not ((weights >= 0.0) & (weights < jnp.inf)).all():
+        if not is_traced(weights) and not _are_shares(np.asarray(weights)):
             raise ValueError("Mixture.encode: weights must be finite numbers of at least 0.")
         if self.dim is None:
             means, trils = means[..., None], trils[..., None, None]
@@ -175,6 +175,10 @@ def spread(num: int, dim: int) -> np.ndarray:
     steps = np.outer(np.arange(num), ratio ** -np.arange(1.0, dim + 1.0))
     means = np.vectorize(NormalDist().inv_cdf)((0.5 + steps) % 1.0)
     return means - means.mean(0)
+
+
+def _are_shares(weights: np.ndarray) -> bool:
+    return bool(((weights >= 0.0) & (weights < np.inf)).all())
 
 
 def _lower(dim: int) -> tuple[np.ndarray, np.ndarray]:
