@@ -61,7 +61,8 @@ def ascent(objective: Expectation, chosen: Free, given: dict[str, Any], key, sam
     _refuse_useless(objective, chosen, traced, arrays, _searches(optimizer, begin))
     patterns = tuple(objective.patterns.items())
     text = zlib.crc32(str(traced.jaxpr).encode())  # what the function finds outside its arguments may have changed
-    name = ("maximize", objective.fn, patterns, chosen.names, samples, optimizer, text, _constants(rest))
+    steps = (type(optimizer), optimizer.update)  # its first state is made here, and no part of the program
+    name = ("maximize", objective.fn, patterns, chosen.names, samples, steps, text, _constants(rest))
     program = compiled(partial(_some, traced.jaxpr, optimizer), name, begin, arrays, traced.consts, key, _ZERO, _ZERO)
 
     def advance(state, start, num):
