@@ -29,17 +29,15 @@ class Cases(ppl.Generative, eqx.Module):
     - `program`: everything in it is drawn.
     - `told`: addresses of the sites that are shown; `rows`: those of them that have one value a row, on their first axis.
     - `least`: the smallest number of rows shown.
-    - `gaps`: the chance that a told value is missing, (of each row, or of a whole site).
     """
 
     program: ppl.Program
     told: tuple[str, ...] = eqx.field(static=True)
     rows: tuple[str, ...] = eqx.field(static=True)
     least: int = eqx.field(static=True)
-    gaps: float = eqx.field(static=True)
 
     @staticmethod
-    def of(program: Any, *, rows: tuple[str, ...] | None = None, least: int = 0, gaps: float = 0.0) -> "Cases":
+    def of(program: Any, *, rows: tuple[str, ...] | None = None, least: int = 0) -> "Cases":
         """Of a conditioned program.
 
         - `rows`: sites of the data whose first axis counts rows without order; by default those in a `ppl.vmap`.
@@ -64,8 +62,8 @@ class Cases(ppl.Generative, eqx.Module):
             rows = tuple(name for name in told if table[name].plates and table[name].plates[0].startswith("vmap"))
             lengths = {table[name].shape[0] for name in rows}
             rows = rows if len(lengths) == 1 else ()
-        _check_rows(table, told, rows, least, gaps)
-        return Cases(program.without(), told, tuple(rows), least, float(gaps))
+        _check_rows(table, told, rows, least)
+        return Cases(program.without(), told, tuple(rows), least)
 
     @property
     def most(self) -> int:
@@ -77,7 +75,7 @@ class Cases(ppl.Generative, eqx.Module):
         flat = flatten(choices)
         data = {name: flat.pop(name) for name in self.told}
         case: dict[str, Any] = {"position": ppl.Target(self.program | nest(data)).unconstrain(nest(flat))}
-        case["data"] = {name: self._gapped(name, x) for name, x in data.items()} if self.gaps else data
+        case["data"] = data
         if self.rows:
             num: Any = self.most
             if self.least < self.most:
@@ -88,21 +86,14 @@ class Cases(ppl.Generative, eqx.Module):
     def density(self, choices):
         raise ValueError("cases are drawn, and have no density of their own: ask the program.")
 
-    def _gapped(self, name: str, value):
-        """Values with some missing."""
-        lead = value.shape[:1] if name in self.rows else ()
-        missing = ppl.sample(f"missing.{name}".replace(".", "_"), dist.Bernoulli(self.gaps).expand(lead))
-        missing = jnp.reshape(missing, lead + (1,) * (value.ndim - len(lead)))
-        return jnp.where(missing == 1, jnp.nan, value.astype(float))
-
     def looked_at(self, key, num: int = 2000) -> dict[str, Any]:
         """`num` cases with all rows known, leaves (num, ...), to see what values look like."""
-        whole = Cases(self.program, self.told, self.rows, self.most, 0.0)
+        whole = Cases(self.program, self.told, self.rows, self.most)
         draw = jax.jit(jax.vmap(lambda cases, key: cases.simulate(key).choices, (None, 0)))
         return jax.tree.map(np.asarray, draw(whole, jax.random.split(key, num)))
 
 
-def _check_rows(table: dict[str, SiteInfo], told, rows, least: int, gaps: float) -> None:
+def _check_rows(table: dict[str, SiteInfo], told, rows, least: int) -> None:
     for name in rows:
         if name not in told:
             raise ValueError(f"rows: '{name}' is not among the data, which are: {', '.join(told)}.")
@@ -114,5 +105,3 @@ def _check_rows(table: dict[str, SiteInfo], told, rows, least: int, gaps: float)
     most = max(lengths.values(), default=0)
     if isinstance(least, bool) or not isinstance(least, int) or not 0 <= least <= most:
         raise ValueError(f"least: expected a number of rows from 0 to {most}, got {least!r}.")
-    if not 0.0 <= gaps < 1.0:
-        raise ValueError(f"gaps: expected a share, at least 0 and below 1, of values that are missing, got {gaps!r}.")

@@ -189,10 +189,10 @@ def _check_data(data: dict[str, Any], cases: Cases) -> None:
     for name in cases.told:
         if name not in data:
             raise ValueError(f"given: the network reads {', '.join(cases.told)}, but the program has no data at '{name}'.")
-        if isinstance(data[name], Partial) and not cases.gaps:
+        if isinstance(data[name], Partial):
             raise ValueError(
-                f"given: site '{name}' has missing entries, and the network was trained without any. Leave out whole rows, or "
-                "sum the missing ones out."
+                f"given: site '{name}' has missing entries, which are latent, and the network has no law for them. Leave "
+                "out their rows."
             )
     for name in cases.rows:
         num = len(data[name])

@@ -30,7 +30,7 @@ import ppl
 from ppl import dist
 from ppl._errors import nearest
 from ppl.choices import flatten
-from ppl.distributions import bijector, integer_bounds, support_name
+from ppl.distributions import bijector, integer_bounds, is_traced, support_name
 from ppl.site import SiteInfo
 
 from .columns import Columns
@@ -46,6 +46,7 @@ class Points(ppl.Generative, eqx.Module):
 
     - `program`: everything is drawn. `context`: sites with a row for every point; `query`: the one that is asked for.
     - `least`: the smallest number of rows shown. `asked`: how many are asked for, drawn from the rows that are not shown.
+    - `gaps`: the chance that what is told of a row at a site is missing.
     """
 
     program: ppl.Program
@@ -53,6 +54,7 @@ class Points(ppl.Generative, eqx.Module):
     query: str = eqx.field(static=True)
     least: int = eqx.field(static=True)
     asked: int = eqx.field(static=True)
+    gaps: float = eqx.field(static=True)
 
     @property
     def most(self) -> int:
@@ -72,7 +74,13 @@ class Points(ppl.Generative, eqx.Module):
         share = ppl.sample("which", dist.Uniform(0.0, 1.0).expand([self.asked]))
         which = num + jnp.floor(share * (self.most - num)).astype(int)
         which = jnp.minimum(which, self.most - 1)
-        return {"data": data, "known": jnp.arange(self.most) < num, "which": which}, log_p
+        told = {name: self._gapped(name, x) for name, x in data.items()} if self.gaps else data
+        at = {name: told[name][which] for name in self.given}
+        return {"data": told, "known": jnp.arange(self.most) < num, "at": at, "answers": data[self.query][which]}, log_p
+
+    def _gapped(self, name: str, value: Array) -> Array:
+        gone = ppl.sample(f"gaps of {name}".replace(".", " "), dist.Bernoulli(self.gaps).expand([self.most])) == 1
+        return jnp.where(jnp.reshape(gone, (-1,) + (1,) * (value.ndim - 1)), jnp.nan, value.astype(float))
 
     def density(self, choices):
         raise ValueError("points are drawn, and have no density of their own: ask the program.")
@@ -103,9 +111,7 @@ class Net(eqx.Module):
 def log_score(points, net):
     """The mean log density of points that are asked for, given those that are shown."""
     case, _ = ppl.draw(points)
-    data, which = case["data"], case["which"]
-    at = {name: data[name][which] for name in points.given}
-    return jnp.mean(net.law(data, case["known"], at, points.asked).log_prob(data[points.query][which]))
+    return jnp.mean(net.law(case["data"], case["known"], case["at"], points.asked).log_prob(case["answers"]))
 
 
 class Predictive(eqx.Module):
@@ -149,7 +155,8 @@ class PFN(eqx.Module):
         JAX: under `jit`, `vmap` and `grad`. NaN where an entry is missing.
 
         Raises:
-            ValueError: where a site is missing, leaves are not of one length, or have more rows than in training.
+            ValueError: where a site is missing, leaves are not of one length, or have more rows than in training, or NaN
+                where there was none.
 
         Example:
             `net.given({"x": x, "y": y}).at({"x": grid}).icdf(0.5)`
@@ -168,6 +175,11 @@ class PFN(eqx.Module):
             raise ValueError(
                 f"given: {num} rows, and the network was trained on {self.points.least} to {self.points.most - 1}. Train it "
                 "on a program with more points."
+            )
+        empty = [name for name, x in read.items() if not is_traced(x) and np.isnan(np.asarray(x, float)).any()]
+        if empty and not self.points.gaps:
+            raise ValueError(
+                f"given: '{empty[0]}' has missing entries (NaN), and the network was trained without any. Train it with gaps=."
             )
         return Predictive(self.net, read, self.points.given)
 
@@ -188,6 +200,7 @@ def pfn(
     head: Head | None = None,
     least: int = 0,
     asked: int = 8,
+    gaps: float = 0.0,
     width: int = 64,
     depth: int = 4,
     heads: int = 4,
@@ -201,19 +214,19 @@ def pfn(
     - `steps` of training, or a `budget` of seconds ("60s", "5min"): by default 10,000 steps.
     - `head`: by default `Mixture(None, 10)`, in the query's units and on its support; `Categories` for a few whole numbers.
     - `least`: the smallest number of rows shown; the largest is one less than the program has. `asked`: rows asked for in a
-      case.
+      case. `gaps`: the chance that what is told of a row at a site is missing, where data will have gaps.
     - `width`, `depth`, `heads`: of the trunk. `training`: `batch`, `optimizer`, `progress`, `store`, as of
       `surrogates.training.trained`.
 
     Raises:
         ValueError: for sites that the program does not have, or without rows, or with different numbers of them.
     """
-    points = Points(program, tuple(context), query, least, asked)
+    points = Points(program, tuple(context), query, least, asked, float(gaps))
     _check(points)
     key_look, key_net, key_train = jax.random.split(key, 3)
     one, two, three, four = jax.random.split(key_net, 4)
-    draw = jax.jit(jax.vmap(lambda points, key: points.simulate(key).choices["data"], (None, 0)))
-    looked = jax.tree.map(np.asarray, draw(points, jax.random.split(key_look, 2000)))
+    draw = jax.jit(jax.vmap(lambda program, key: flatten(program.simulate(key).choices), (None, 0)))
+    looked = jax.tree.map(np.asarray, draw(program, jax.random.split(key_look, 2000)))
     table = program.sites()
     trunk = Trunk.of(width, depth, heads, key=one)
     columns = Columns.of({name: table[name] for name in points.given}, looked, axes=1) if points.given else None
@@ -247,6 +260,8 @@ def _check(points: Points) -> None:
     if not 0 <= points.least < points.most:
         raise ValueError(f"pfn: least must lie between 0 and {points.most - 1}, got {points.least!r}.")
     count("pfn", "asked", points.asked)
+    if not 0.0 <= points.gaps < 1.0:
+        raise ValueError(f"pfn: gaps must be a share of at least 0 and below 1, got {points.gaps!r}.")
 
 
 def _head(row: SiteInfo, draws: np.ndarray, head: Head | None) -> Head:

@@ -92,12 +92,13 @@ def test_its_law_has_quantiles_slopes_and_a_place_in_programs(net):
     assert 0.5 < slope < 1.3  # of the median: the posterior mean of the slope is 0.82
 
 
-def test_kinds_are_categories():
-    """Laplace's rule of succession, after 0 to 4 flips: probabilities within 0.06."""
-    net = pfn(coins(5), **settings(context=("flip",), query="flip", steps=800, least=0))
-    for flips in ([], [1], [1, 1, 0], [1, 1, 1, 1]):
-        found = net.given({"flip": jnp.array(flips, int)}).at({}).probs[0, 1]
-        assert abs(found - (1 + sum(flips)) / (2 + len(flips))) < 0.06, (flips, found)
+def test_kinds_are_categories_and_may_be_missing():
+    """Laplace's rule of succession, after 0 to 4 flips, of which those that are missing do not count: within 0.06."""
+    net = pfn(coins(5), **settings(context=("flip",), query="flip", steps=800, gaps=0.2))
+    for flips in ([], [1], [1, 1, 0], [1, 1, 1, 1], [1, np.nan, 1], [np.nan, np.nan]):
+        found = net.given({"flip": jnp.array(flips)}).at({}).probs[0, 1]
+        known = [x for x in flips if x == x]
+        assert abs(found - (1 + sum(known)) / (2 + len(known))) < 0.06, (flips, found)
 
 
 def test_bars_stay_in_the_support_and_files_come_back(tmp_path):
@@ -124,12 +125,15 @@ def test_sentences(net):
         "the query 'y' must be one of the context, x": {"context": ("x",)},
         "least must lie between 0 and 8, got 9": {"least": 9},
         "asked must be a whole number of at least 1": {"asked": 0},
+        "gaps must be a share of at least 0 and below 1, got 1.0": {"gaps": 1.0},
     }.items():
         with pytest.raises(ValueError, match=told):
             pfn(lines(NUM), **settings(**wrong))
     x = jnp.zeros(9)
     with pytest.raises(ValueError, match="9 rows, and the network was trained on 0 to 8"):
         net.given({"x": x, "y": x})
+    with pytest.raises(ValueError, match="'x' has missing entries .NaN., and the network was trained without any"):
+        net.given({"x": jnp.array([jnp.nan]), "y": jnp.ones(1)})
     with pytest.raises(ValueError, match="the data have no 'y'"):
         net.given({"x": x})
     with pytest.raises(ValueError, match="give as many rows of every site"):
