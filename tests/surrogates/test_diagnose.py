@@ -16,6 +16,7 @@ from surrogates.c2st import c2st
 from surrogates.diagnose import CHECKS, Alarms, Coverage, Finite, Gap, RandomPoints, Ranks, Simulated, Weights, diagnose
 from surrogates.diagnose import coverage as coverage_file
 from surrogates.diagnose import random_points as points_file
+from surrogates.diagnose import ranks as ranks_file
 from surrogates.diagnose.gap import pieces
 from surrogates.diagnose.ranks import JOINT, LIKELIHOOD, rank
 from surrogates.diagnose.study import Densities
@@ -215,7 +216,7 @@ def test_false_alarms(check, whole):
 
 def test_ties_ranked_below_are_seen(monkeypatch):
     """A planted bug: a truth that equals draws counts as smaller than all of them."""
-    monkeypatch.setattr("surrogates.diagnose.ranks.rank", lambda truth, draws, key: (draws < truth[:, None]).sum(axis=1))
+    monkeypatch.setattr(ranks_file, "rank", lambda truth, draws, key: (draws < truth[:, None]).sum(axis=1))
     assert not run(Ranks(), by_hand(0, whole=True)).verdict.passed()
 
 
