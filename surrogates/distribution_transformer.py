@@ -37,13 +37,12 @@ import inference as inf
 import ppl
 from inference.fixed import Fixed
 from inference.vi.guides.guide import Guide
-from inference.vi.guides.law import Law
 from ppl import dist
 from ppl.choices import flatten, nest
 
-from .columns import Columns
-from .heads import Mixture
+from .heads import Mixture, Scaled
 from .heads.mixture import Gaussians
+from .neural_posterior import Told
 from .tokens import Reader
 from .training import trained
 from .trunk import MLP, Linear, Trunk
@@ -150,29 +149,6 @@ class Net(eqx.Module):
         return Gaussians(law.mixing_distribution, moved)
 
 
-class Changed(Law):
-    """The law that a network says of a prior and data."""
-
-    net: Net
-    prior: Fixed
-    data: Fixed
-
-    @property
-    def mixture(self) -> Gaussians:
-        return self.net.law(self.prior.value, self.data.value)
-
-    def drawn(self):
-        law = self.mixture
-        position = ppl.sample("position", law)
-        return position, law.log_prob(position)
-
-    def density(self, position):
-        return self.mixture.log_prob(position)
-
-    def placed(self):
-        return ppl.sample("position", self.mixture)
-
-
 @inf.expectation
 def log_score(exercises, net):
     """The mean log density of the latent sites, given a prior and data."""
@@ -204,12 +180,11 @@ class DistributionTransformer(eqx.Module):
                 f"given: the network reads {', '.join(self.cases.told)}, but got data of {', '.join(data) or 'no site'}."
             )
         target = ppl.as_target(self.cases.model(prior) | nest(dict(data)))
-        read = {name: target.program.data[name] for name in self.cases.told}
-        return Guide(Changed(self.net, Fixed(prior), Fixed(read)), Fixed(target), "DistributionTransformer")
+        return Guide(Told.of(self.net, target, prior), Fixed(target), "DistributionTransformer")
 
     def mixture(self, data: dict[str, Any], prior: Any) -> Gaussians:
         """The same as a mixture of Normals over positions, in unconstrained space: a prior for the next program."""
-        return self.given(data, prior).law.mixture  # pyright: ignore[reportAttributeAccessIssue]
+        return self.given(data, prior).law.law  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def distribution_transformer(
@@ -266,10 +241,9 @@ def _network(cases: Exercises, num: int, key_look, key, trunk: Trunk) -> Net:
     looked = draw(cases, jax.random.split(key_look, 2000))
     target = ppl.as_target(program | nest(jax.tree.map(lambda x: x[0], looked["data"])))
     target.refuse_discrete("distribution_transformer")
-    positions = np.asarray(looked["position"], np.float64)
-    low, middle, high = np.quantile(positions, [0.16, 0.5, 0.84], axis=0)
-    spread = Fixed(jnp.asarray(np.where(high > low, 0.5 * (high - low), 1.0), jnp.float32))
-    centre, head = Fixed(jnp.asarray(middle, jnp.float32)), Mixture(target.dim, num)
+    head = Mixture(target.dim, num)
+    units = Scaled.from_samples(head, looked["position"])
+    centre, spread = (Fixed(jnp.asarray(x, jnp.float32)) for x in (units.middle, units.spread))
     if isinstance(prior, dist.MixtureSameFamily):
         if prior.mixture_size != num:
             raise ValueError(
@@ -278,7 +252,5 @@ def _network(cases: Exercises, num: int, key_look, key, trunk: Trunk) -> Net:
         reads = Components(head, centre, spread, MLP.of(one, head.token_size, trunk.width, trunk.width))
     else:
         reads = Numbers.of(jax.tree.map(np.asarray, looked["prior"]), num, trunk.width, key=one)
-    row = Columns.of({name: table[name] for name in cases.rows}, looked["data"], axes=1) if cases.rows else None
-    wholes = tuple(Columns.of({name: table[name]}, looked["data"]) for name in cases.told if name not in cases.rows)
-    reader = Reader.of(row, wholes, width=trunk.width, key=two)
+    reader = Reader.for_sites(table, cases.told, cases.rows, looked["data"], width=trunk.width, key=two)
     return Net(reads, reader, trunk, Linear.of(three, trunk.width, head.token_size, 0.0), head, centre, spread)

@@ -25,7 +25,6 @@ from ppl import dist
 from ppl.choices import Partial
 
 from .cases import Cases
-from .columns import Columns
 from .heads import Flow, Head, Mixture, Scaled
 from .tokens import Reader, Seeds, Writer
 from .training import trained
@@ -48,24 +47,34 @@ class Net(eqx.Module):
 
 
 class Told(Law):
-    """The law that a network says of the data that it is told."""
+    """The law that a network says of what it is told: `told` are the arguments of `net.law`, the data last."""
 
-    net: Net
-    data: Fixed
+    net: Any
+    told: Fixed
+
+    @staticmethod
+    def of(net: Any, target: ppl.Target, *before: Any) -> "Told":
+        """The law for the data of a target's program, and what is told before them."""
+        return Told(net, Fixed((*before, {name: target.program.data[name] for name in net.reader.names})))
+
+    @property
+    def law(self) -> dist.Distribution:
+        """Of positions (dim,)."""
+        return self.net.law(*self.told.value)
 
     def drawn(self):
-        law = self.net.law(self.data.value)
+        law = self.law
         position = ppl.sample("position", law)
         return position, law.log_prob(position)
 
     def density(self, position):
-        return self.net.law(self.data.value).log_prob(position)
+        return self.law.log_prob(position)
 
     def placed(self):
-        return ppl.sample("position", self.net.law(self.data.value))
+        return ppl.sample("position", self.law)
 
     def given(self, target):
-        return Told(self.net, Fixed(_told(target, self.net.reader.names)))
+        return Told.of(self.net, target, *self.told.value[:-1])
 
 
 @inf.expectation
@@ -106,7 +115,7 @@ class NeuralPosterior(eqx.Module):
             raise ValueError(
                 f"given: the network knows the sites {_listed(self.slots)}, the program has {_listed(_slots(target))}."
             )
-        return Guide(Told(self.net, Fixed(_told(target, self.net.reader.names))), Fixed(target), "NeuralPosterior")
+        return Guide(Told.of(self.net, target), Fixed(target), "NeuralPosterior")
 
     def __repr__(self) -> str:
         num = sum(x.size for x in jax.tree.leaves(self.net))
@@ -161,10 +170,8 @@ def _network(cases: Cases, head: Head, key_look, key, trunk: Trunk, seeds: int) 
     """An untrained network for these cases."""
     one, two, three = jax.random.split(key, 3)
     looked, table = cases.looked_at(key_look), cases.program.sites()
-    rows = Columns.of({name: table[name] for name in cases.rows}, looked["data"], axes=1) if cases.rows else None
-    wholes = tuple(Columns.of({name: table[name]}, looked["data"]) for name in cases.told if name not in cases.rows)
     return Net(
-        Reader.of(rows, wholes, width=trunk.width, key=one),
+        Reader.for_sites(table, cases.told, cases.rows, looked["data"], width=trunk.width, key=one),
         Seeds.of(seeds, trunk.width, key=two),
         trunk,
         Writer.of(seeds, trunk.width, head.start(), key=three),
@@ -178,10 +185,6 @@ def _slots(target: ppl.Target) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 def _listed(slots) -> str:
     return ", ".join(f"{name}{list(shape) if shape else ''}" for name, shape in slots)
-
-
-def _told(target: ppl.Target, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: target.program.data[name] for name in names}
 
 
 def _check_data(data: dict[str, Any], cases: Cases) -> None:

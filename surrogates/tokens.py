@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from ppl.site import SiteInfo
+
 from .columns import Columns
 from .trunk import MLP, Linear
 
@@ -34,6 +36,15 @@ class Reader(eqx.Module):
         sizes = [columns.size for columns in ((rows,) if rows else ()) + wholes]
         keys = jax.random.split(key, max(len(sizes), 1))
         return Reader(rows, wholes, tuple(MLP.of(k, size, width, width) for k, size in zip(keys, sizes, strict=False)))
+
+    @staticmethod
+    def for_sites(
+        table: Mapping[str, SiteInfo], told: tuple[str, ...], rows: tuple[str, ...], draws: Any, *, width: int, key: Array
+    ) -> "Reader":
+        """Of the sites `told`, `rows` of them with rows; their data look like `draws`, leaves (S, *shape)."""
+        of_rows = Columns.of({name: table[name] for name in rows}, draws, axes=1) if rows else None
+        wholes = tuple(Columns.of({name: table[name]}, draws) for name in told if name not in rows)
+        return Reader.of(of_rows, wholes, width=width, key=key)
 
     @property
     def names(self) -> tuple[str, ...]:

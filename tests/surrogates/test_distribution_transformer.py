@@ -110,7 +110,9 @@ def test_a_posterior_is_the_next_prior(by_mixtures):
     q = by_mixtures.given({"z": 0.2}, once)
     known = exact(exact(prior, 0.8), 0.2)
     draws = known.sample(jax.random.key(1), (2000,))
-    assert abs((known.log_prob(draws) - q.law.mixture.log_prob(draws)).mean()) < 0.1
+    assert abs((known.log_prob(draws) - q.law.law.log_prob(draws)).mean()) < 0.1
+    other = q.given(seen(once) | {"z": 1.5}).law.law  # reads the new data, under the same prior
+    np.testing.assert_array_equal(other.log_prob(draws), by_mixtures.mixture({"z": 1.5}, once).log_prob(draws))
     posterior = inf.importance(seen(once) | {"z": 0.2}, proposal=q, key=KEY, num=2000)
     assert abs(posterior["u"].mean() - known.mean[0]) < 0.1 and posterior.stages["pareto_k"][-1] < 0.7
 
