@@ -19,7 +19,11 @@ import jax
 
 # On CPUs. XLA's newer way to generate code takes twice as long for programs such as ours, its highest level of optimisation
 # a tenth more; the programs then run no faster. (JAX 0.10, a run of NUTS: 4.5 s to compile it, 2.2 s with these.)
-OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": 1}
+OPTIONS = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_backend_optimization_level": 1,
+    "xla_cpu_parallel_codegen_split_count": 8,  # parts that LLVM has at once; of 32, each is so small that it takes longer
+}
 
 
 class Entry(NamedTuple):

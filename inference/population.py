@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .resampling import Resampler, ess, logmeanexp
+from .resampling import Resampler, ess, logmeanexp, normalised
 
 FEW = 20  # families: with fewer the error would be that of few independent draws
 
@@ -57,8 +57,8 @@ class Population(NamedTuple):
         log_weights = jnp.zeros(size) if log_weights is None else log_weights
         slots = jnp.arange(size, dtype=jnp.int32)
         zero = jnp.zeros((), log_weights.dtype)
-        new = Population(particles, log_weights, zero, slots, slots, jnp.asarray(level), zero, zero)
-        return new._replace(log_apart=-jnp.log(new._replace(log_weights=jnp.zeros_like(log_weights))._apart))
+        log_apart = -jnp.log(_apart(jnp.full(size, 1 / size, log_weights.dtype)))
+        return Population(particles, log_weights, zero, slots, slots, jnp.asarray(level), log_apart, zero)
 
     @property
     def log_evidence(self) -> jax.Array:
@@ -86,13 +86,12 @@ class Population(NamedTuple):
     @property
     def _apart(self):
         """The chance that two particles, drawn by their weights, are of different families."""
-        shares = jnp.zeros(len(self.families), self.log_weights.dtype).at[self.families].add(self.weights)
-        return jnp.maximum(1 - jnp.sum(shares**2), jnp.finfo(shares.dtype).tiny)
+        return _apart(jnp.zeros(len(self.families), self.log_weights.dtype).at[self.families].add(self.weights))
 
     def as_founders(self) -> "Population":
         """The same, with every particle the first of its family; what the families have told so far is settled."""
-        new = self._replace(families=jnp.arange(len(self.families), dtype=jnp.int32), settled=self.settled + self._variance)
-        return new._replace(log_apart=-jnp.log(new._apart))
+        families, settled = jnp.arange(len(self.families), dtype=jnp.int32), self.settled + self._variance
+        return self._replace(families=families, settled=settled, log_apart=-jnp.log(_apart(self.weights)))
 
     @property
     def num_families(self) -> jax.Array:
@@ -103,7 +102,7 @@ class Population(NamedTuple):
     @property
     def weights(self) -> jax.Array:
         """(N,), their sum is one."""
-        return jax.nn.softmax(self.log_weights)
+        return normalised(self.log_weights)
 
     @property
     def ess(self) -> jax.Array:
@@ -127,17 +126,23 @@ class Population(NamedTuple):
         level = jax.lax.stop_gradient(logmeanexp(new.log_weights))
         left = self._replace(families=self.families[new.ancestors], log_weights=new.log_weights).num_families
         # Counted anew before they are resampled: copies of one particle are of one family.
-        few, anew = left < min(FEW, len(self.families) // 4), self.as_founders()
-        names = ("families", "log_apart", "settled")
-        before = self._replace(**{name: jnp.where(few, getattr(anew, name), getattr(self, name)) for name in names})
-        after = before._replace(
+        anew, log_apart = self.as_founders(), jnp.log(self._apart)
+        few = left < min(FEW, len(self.families) // 4)
+        after = self._replace(
             particles=new.particles,
             log_weights=new.log_weights - level,
             log_divided=self.log_divided + level,
             ancestors=new.ancestors.astype(jnp.int32),
-            families=before.families[new.ancestors],
+            families=jnp.where(few, anew.families, self.families)[new.ancestors],
+            settled=jnp.where(few, anew.settled, self.settled),
         )
-        return after._replace(log_apart=before.log_apart + jnp.log(before._apart) - jnp.log(after._apart))
+        gained = jnp.where(few, 0, self.log_apart + log_apart)  # by weighting, up to here
+        return after._replace(log_apart=gained - jnp.log(after._apart))
+
+
+def _apart(shares):
+    """The chance that two draws by `shares`, whose sum is one, differ."""
+    return jnp.maximum(1 - jnp.sum(shares**2), jnp.finfo(shares.dtype).tiny)
 
 
 def is_weight(log_weight):

@@ -24,7 +24,14 @@ from .site import Site, Table, describe_distribution
 from .values import possible
 
 
-class Inspect(Interpreter):
+class Inside(Interpreter):
+    """Latent values lie inside their supports, for they are drawn or mapped there: the formula alone is their density."""
+
+    def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:
+        return distributions.log_prob_inside(d, value) if inside else distributions.log_prob(d, value)
+
+
+class Inspect(Inside):
     """Look at shapes and supports only; run it under `jax.eval_shape`. Nothing is drawn, so improper priors pass."""
 
     def latent(self, site: Site) -> Array:
@@ -44,7 +51,7 @@ class Holes(Inspect):
     keeps = ("known",)
 
 
-class Simulate(Interpreter):
+class Simulate(Inside):
     """Draw every latent site from its distribution, with a key folded by the site's name."""
 
     keeps = ("choices",)
@@ -141,7 +148,7 @@ def weighing_all_but(addresses: frozenset[str]) -> type[Generate]:
     return Weighing
 
 
-class Unconstrained(Interpreter):
+class Unconstrained(Inside):
     """Given values are unconstrained reals, mapped onto each site's support; the log Jacobian is added up.
 
     Whole numbers, of discrete sites, stay as they are; outside the support they have density zero.
@@ -165,9 +172,6 @@ class Unconstrained(Interpreter):
             log_jacobian = jnp.where(_match(site.missing, log_jacobian), log_jacobian, 0.0)
         self.add("log_jacobian", log_jacobian)
         return value
-
-    def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:
-        return distributions.log_prob_inside(d, value) if inside else distributions.log_prob(d, value)
 
 
 class Constrain(Unconstrained):
@@ -242,8 +246,8 @@ class Fill(Unconstrained):
         return self.record.trees["free"][site.name] if discrete else super().latent(site)
 
 
-class Free(Assess):
-    """The inverse of Constrain: choices are given, and their unconstrained values kept."""
+class Placed(Interpreter):
+    """Latent values are kept unconstrained, and no densities are added up: nobody asks for them."""
 
     keeps = ("free",)
 
@@ -251,6 +255,17 @@ class Free(Assess):
         value = super().latent(site)
         self.put("free", site.name, distributions.bijector(site.distribution.support).inv(value))
         return value
+
+    def log_prob(self, d: Any, value: Array, *, inside: bool) -> Array:
+        return jnp.zeros(d.batch_shape)
+
+
+class Free(Placed, Assess):
+    """The inverse of Constrain: choices are given, and their unconstrained values kept."""
+
+
+class Start(Placed, Simulate):
+    """Simulate, keeping the unconstrained values."""
 
 
 def weighed(interpreter: Interpreter, site: Site, given: Array) -> Array:

@@ -77,7 +77,7 @@ class Program:
 
     # -- asking ----------------------------------------------------------------------------------------------------------
 
-    def simulate(self, key: Array) -> Trace:
+    def simulate(self, key: Key) -> Trace:
         """Run forward. Latent sites are drawn; data stay as they are.
 
         Args:

@@ -17,11 +17,12 @@ import numpy as np
 from jax import Array
 
 from ._errors import quote
+from ._keys import Key
 from .choices import Choices, merge, paths, put, walk
 from .distributions import dist, is_traced
 from .graph import depends
 from .interpreter import Interpreter
-from .interpreters import Audit, Bounds, Constrain, Fill, Free, Holes, Pointwise, Relaxed, Unconstrained, apart
+from .interpreters import Audit, Bounds, Constrain, Fill, Free, Holes, Pointwise, Relaxed, Start, Unconstrained, apart
 from .primitives import factor, sample
 from .program import Program
 from .values import first
@@ -204,6 +205,11 @@ class Target(eqx.Module):
     def unconstrain(self, choices: Choices) -> Array:
         """The position of `choices`. Law: `unconstrain(constrain(u)) == u`."""
         run, _ = self.program.interpret(Free, given=self.program.complete(choices))
+        return self._pack(run.record.trees["free"])
+
+    def draw(self, key: Key) -> Array:
+        """The position of a draw from the prior: `unconstrain(program.simulate(key).choices)`."""
+        run, _ = self.program.interpret(Start, key)
         return self._pack(run.record.trees["free"])
 
     def fill(self, key: Array, position: Array) -> Array:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from .. import noise
 from ..numerics import finite_or, select
 
 
@@ -50,6 +49,10 @@ def accept(key, log_ratio, new, old):
 
     Several proposals at once, each with its own `log_ratio`, are accepted or not independently, entry by entry of `new`.
     """
+    return decided(jax.random.exponential(key, jnp.shape(log_ratio), jnp.result_type(log_ratio)), log_ratio, new, old)
+
+
+def decided(exponential, log_ratio, new, old):
+    """`accept`, given the noise: an exponential of rate 1, minus the log of a uniform number."""
     log_ratio = jnp.where(jnp.isnan(log_ratio), -jnp.inf, log_ratio)
-    accepted = -noise.exponential(key, log_ratio.shape, log_ratio.dtype) < log_ratio
-    return select(accepted, new, old), jnp.exp(jnp.minimum(log_ratio, 0.0))
+    return select(-exponential < log_ratio, new, old), jnp.exp(jnp.minimum(log_ratio, 0.0))

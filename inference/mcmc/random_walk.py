@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from .. import noise
 from ..kernel import Kernel
 from ..metrics import Metric
-from .metropolis import State, accept, at
+from .metropolis import State, at, decided
 
 
 class RandomWalkInfo(NamedTuple):
@@ -46,8 +46,8 @@ class RandomWalk(Kernel):
             raise ValueError("RandomWalk: step size and metric must be known to take a step; see inference.adapted.")
         position = state.position
         step_size = jnp.asarray(self.step_size, position.dtype)
-        key_move, key_accept = noise.split(key)
-        normal = noise.normal(key_move, position.shape, position.dtype)
-        new = at(target, position + step_size * self.metric.unwhiten(normal))
-        state, rate = accept(key_accept, new.log_density - state.log_density, new, state)
+        normal = noise.normal(key, (position.size + 2,), position.dtype)  # all of a move's noise of one call
+        new = at(target, position + step_size * self.metric.unwhiten(normal[:-2]))
+        exponential = 0.5 * jnp.sum(normal[-2:] ** 2)
+        state, rate = decided(exponential, new.log_density - state.log_density, new, state)
         return state, RandomWalkInfo(state.log_density, rate, step_size)

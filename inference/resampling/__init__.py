@@ -4,7 +4,7 @@ from .killing import Killing
 from .metropolis import Metropolis
 from .multinomial import Multinomial
 from .optimal_transport import OptimalTransport
-from .resampler import Resampled, Resampler, ess, logmeanexp
+from .resampler import Resampled, Resampler, ess, logmeanexp, normalised
 from .residual import Residual
 from .sorted import Sorted
 from .ssp import SSP
@@ -29,4 +29,5 @@ __all__ = [
     "When",
     "ess",
     "logmeanexp",
+    "normalised",
 ]

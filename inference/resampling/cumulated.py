@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .resampler import normalised
+
 ONE = 2.0**32
 
 
@@ -96,7 +98,7 @@ def _fixed(x):
 
 def expected(log_weights, num: int):
     """Whole and remaining parts of the counts expected of each particle, (N,) each."""
-    counts = num * jax.nn.softmax(log_weights)
+    counts = num * normalised(log_weights)
     whole = jnp.floor(counts)
     return whole.astype(jnp.int32), counts - whole
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .multinomial import independent
-from .resampler import ByIndex, in_front
+from .resampler import ByIndex, in_front, normalised
 
 
 class Killing(ByIndex):
@@ -28,7 +28,7 @@ class Killing(ByIndex):
         _as_many(log_weights, num)
         key_slot, key_rest = jax.random.split(key)
         # slots are independent: choose the one that has this ancestor, by its probability of it
-        killed = (1 - _survival(log_weights)) * jax.nn.softmax(log_weights)[pin]
+        killed = (1 - _survival(log_weights)) * normalised(log_weights)[pin]
         here = killed.at[pin].add(_survival(log_weights)[pin])
         slot = jax.random.categorical(key_slot, jnp.log(here))
         return in_front(pin, self.ancestors(key_rest, log_weights, num), slot)

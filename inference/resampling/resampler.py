@@ -72,17 +72,29 @@ def taken(particles, log_weights, ancestors) -> Resampled:
     return Resampled(new, jnp.full(len(ancestors), level, log_weights.dtype), ancestors)
 
 
+def relative(log_weights):
+    """The weights over the largest of them, (N,), and its logarithm (); where all are zero they are zeros."""
+    most = jnp.maximum(jax.lax.stop_gradient(jnp.max(log_weights)), jnp.finfo(log_weights.dtype).min)
+    return jnp.exp(log_weights - most), most
+
+
 def logmeanexp(log_weights):
     """log of the mean weight; -inf where all are zero."""
-    return jax.nn.logsumexp(log_weights) - jnp.log(len(log_weights)).astype(log_weights.dtype)
+    weights, most = relative(log_weights)
+    return most + jnp.log(jnp.sum(weights) / len(weights))
+
+
+def normalised(log_weights):
+    """The weights, with a sum of one; not numbers where all are zero."""
+    weights, _ = relative(log_weights)
+    return weights / jnp.sum(weights)
 
 
 def ess(log_weights):
     """Effective sample size (sum w)^2 / sum w^2, between 1 and N; 0 where all weights are zero (Kong, Liu and Wong, 1994)."""
-    most = jnp.max(log_weights)
-    weights = jnp.exp(log_weights - jnp.where(most > -jnp.inf, most, 0.0))
-    found = jnp.sum(weights) ** 2 / jnp.sum(weights**2)
-    return jnp.nan_to_num(found)
+    weights, _ = relative(log_weights)
+    squares = jnp.sum(weights**2)
+    return jnp.where(squares > 0, jnp.sum(weights) ** 2 / squares, 0)
 
 
 def in_front(pin, ancestors, slot):

@@ -29,7 +29,7 @@ class Next(Rule):
     """The next level there is."""
 
     def __call__(self, population, path):
-        return path.furthest(population, lambda log_ratio: jnp.zeros((), bool))
+        return path.furthest(population, lambda alive: lambda log_ratio: jnp.zeros((), bool))
 
 
 class WhereUneven(Step):

@@ -46,7 +46,7 @@ class InOrder(Bridge):
         """(num_parts,): the log likelihood of each part, from the pointwise ones of all sites."""
 
     def start(self, key, num: int) -> Population:
-        return Population.of(self.drawn(key, num, self.target.program), level=jnp.int32(0))
+        return Population.of(self.drawn(key, num), level=jnp.int32(0))
 
     def ended(self, level):
         return level >= self.num_parts
@@ -76,7 +76,8 @@ class InOrder(Bridge):
         def halve(bounds):
             low, high = bounds
             middle = (low + high) // 2
-            good = fits(known[:, middle] - known[:, here])
+            log_ratio = known[:, middle] - known[:, here]
+            good = fits(log_ratio > -jnp.inf)(log_ratio)
             return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
         beyond = jnp.full_like(here, self.num_parts + 1)

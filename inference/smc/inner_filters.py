@@ -118,8 +118,8 @@ class InnerPath(Growing):
     def start(self, key, num: int) -> Population:
         """Parameters from their prior, with filters that have taken the first step."""
         key_draw, key_filters = jax.random.split(key)
-        draw, prior = self.parameters.program.simulate, self.parameters.log_prior_and_likelihood
-        positions = jax.vmap(lambda key: self.parameters.unconstrain(draw(key).choices))(jax.random.split(key_draw, num))
+        prior = self.parameters.log_prior_and_likelihood
+        positions = jax.vmap(self.parameters.draw)(jax.random.split(key_draw, num))
         learners = self.filtered(key_filters, positions, 0, jnp.int32(1))
         log_prior = jax.vmap(lambda position: prior(position)[0])(positions)
         return Population.of(learners, level=jnp.int32(1)).reweighted(learners.log_density - log_prior)

@@ -58,7 +58,7 @@ def begin(stage: Step, path, key, num: int) -> State:
 
 def goes_on(path, state: State) -> jax.Array:
     """Whether there is a stage to come: the path has not ended, and some particle is alive."""
-    return ~path.ended(state.population.level) & jnp.isfinite(state.population.log_evidence)
+    return ~path.ended(state.population.level) & jnp.any(state.population.log_weights > -jnp.inf)
 
 
 def next_stage(stage: Step, path, key, state: State) -> tuple[State, dict[str, jax.Array], Any]:

@@ -15,7 +15,7 @@ off by 14 (HMC) and 22 (random walks); with halves it is right to its error of 0
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -30,7 +30,7 @@ from ..mcmc.members import Combination
 from ..metrics import Dense, Metric
 from ..numerics import finite_or
 from ..population import Population
-from ..resampling import ess
+from ..resampling import ess, normalised
 from .path import Bridge
 from .step import Step, Stepped
 
@@ -135,9 +135,7 @@ class Move(Step):
         target, positions = path.at_level(population.level), population.particles.position
 
         def begin(kernel, key, position, log_density):
-            state = kernel.init(key, target, position)
-            known = "log_density" in state._fields and "gradient" not in state._fields
-            return state._replace(log_density=log_density) if known else state  # so it is not evaluated again
+            return kernel.init(key, Known(target, position, log_density), position)
 
         def move(i, states, log_step_size):
             now = choice._replace(log_step_size=log_step_size)
@@ -204,6 +202,37 @@ class Move(Step):
         return dataclasses.replace(self.kernel, **found)
 
 
+class Known(eqx.Module):
+    """A target, and its log density at a position. Kernels that begin there don't evaluate it again, unless they want the
+    gradient."""
+
+    target: Any
+    position: jax.Array
+    value: jax.Array
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.target, name)
+
+    def log_density(self, position):
+        """Right at `self.position` only."""
+        return _known(position, self.position, self.value, self.target)
+
+
+@eqx.filter_custom_jvp
+def _known(position, origin, value, target):
+    return value
+
+
+@_known.def_jvp
+def _known_jvp(primals, tangents):
+    position, _, value, target = primals
+    along, with_origin, of_value, _ = tangents
+    if with_origin is not None:  # what moves both is part of the value
+        along = -with_origin if along is None else along - with_origin
+    slope = 0 if along is None else jax.jvp(target.log_density, (position,), (along,))[1]
+    return value, slope if of_value is None else slope + of_value
+
+
 def from_each_other(population: Population) -> Halves:
     """For each half of the particles the metric of the other half.
 
@@ -225,7 +254,7 @@ def covariance(population: Population) -> Dense:
 
 
 def _covariance(positions, log_weights) -> Dense:
-    weights, size = jax.nn.softmax(log_weights), ess(log_weights)
+    weights, size = normalised(log_weights), ess(log_weights)
     centred = positions - weights @ positions
     found = (weights[:, None] * centred).T @ centred
     trust = size / (size + positions.shape[1])
@@ -248,8 +277,10 @@ def _of_states(states, before):
 def correlation(population: Population, before, after) -> jax.Array:
     """The largest correlation, in size, of a column before and after; columns that are the same for all count as moved."""
 
+    weights = population.weights
+
     def mean(x):
-        return jnp.sum(population.weights[:, None] * x, axis=0)
+        return weights @ x
 
     a, b = before - mean(before), after - mean(after)
     spread = jnp.sqrt(mean(a**2) * mean(b**2))

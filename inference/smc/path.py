@@ -13,8 +13,14 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+
+import ppl
+from ppl._keys import Shared
 
 from ..population import Population
+
+PARTICLES = "particles"  # the axis over all particles
 
 
 class Path(eqx.Module):
@@ -56,13 +62,18 @@ class Bridge(Path):
 
     target: eqx.AbstractVar[Any]
 
-    def drawn(self, key, num: int, program) -> Any:
-        """The particles (num, ...) at independent draws from a program over the target's sites."""
+    def drawn(self, key, num: int, reference: ppl.Program | ppl.Generative | None = None) -> Any:
+        """The particles (num, ...) at independent draws from the prior, or from a reference over the same sites."""
+        shared = Shared(key, PARTICLES, num)
 
-        def one(key):
-            return self.at(self.target.unconstrain(program.simulate(key).choices))
+        def position():
+            if reference is None:
+                return self.target.draw(shared)
+            if isinstance(reference, ppl.Program):
+                return self.target.unconstrain(reference.simulate(shared).choices)
+            return self.target.unconstrain(reference.simulate(shared.own()).choices)
 
-        return jax.vmap(one)(jax.random.split(key, num))
+        return jax.vmap(lambda _: self.at(position()), axis_name=PARTICLES)(jnp.arange(num))
 
     @abc.abstractmethod
     def at(self, position) -> Any:
@@ -77,8 +88,12 @@ class Bridge(Path):
         return jax.vmap(lambda p: self.log_density(p, new) - self.log_density(p, old))(particles)
 
     @abc.abstractmethod
-    def furthest(self, population: Population, fits: Callable[[Any], jax.Array]) -> jax.Array:
-        """The furthest level whose log ratios (N,) still fit; one beyond the present level in any case."""
+    def furthest(self, population: Population, fits: Callable[[Any], Callable[[Any], jax.Array]]) -> jax.Array:
+        """The furthest level that still fits; one beyond the present level in any case.
+
+        - `fits(alive)(log_ratio)`: whether log ratios (N,) fit; `alive` (N,) says which are not -inf. In two calls, for on
+          many paths the first is the same for all levels.
+        """
 
     @abc.abstractmethod
     def at_level(self, level) -> Any:

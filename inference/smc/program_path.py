@@ -29,9 +29,7 @@ from ppl._keys import Shared, fold, fold_name
 from ppl.choices import flatten, merge, nest
 
 from ..population import Population
-from .path import Growing
-
-PARTICLES = "particles"  # the axis over all particles
+from .path import PARTICLES, Growing
 
 
 class Twist(eqx.Module):

@@ -50,9 +50,9 @@ class ByESS(Rule):
     def __call__(self, population, path):
         present = population.log_weights
 
-        def fits(log_ratio):
-            kept = jnp.where(log_ratio > -jnp.inf, present, -jnp.inf)  # the dead are dead at any level: they don't hold it up
-            return ess(present + log_ratio) >= self.share * ess(kept)
+        def fits(alive):
+            least = self.share * ess(jnp.where(alive, present, -jnp.inf))  # the dead, dead at any level, don't hold it up
+            return lambda log_ratio: ess(present + log_ratio) >= least
 
         return path.furthest(population, fits)
 
@@ -69,10 +69,14 @@ class ByCESS(Rule):
     def __call__(self, population, path):
         log_w = jax.nn.log_softmax(population.log_weights)
 
-        def fits(log_ratio):
-            alive = jax.nn.logsumexp(jnp.where(log_ratio > -jnp.inf, log_w, -jnp.inf))
-            first, second = jax.nn.logsumexp(log_w + log_ratio), jax.nn.logsumexp(log_w + 2 * log_ratio)
-            return 2 * first - second >= jnp.log(self.share) + alive
+        def fits(alive):
+            least = jnp.log(self.share) + jax.nn.logsumexp(jnp.where(alive, log_w, -jnp.inf))
+
+            def fit(log_ratio):
+                first, second = jax.nn.logsumexp(log_w + log_ratio), jax.nn.logsumexp(log_w + 2 * log_ratio)
+                return 2 * first - second >= least
+
+            return fit
 
         return path.furthest(population, fits)
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from ..population import Population
 
@@ -68,8 +69,9 @@ class Sequence(Step):
 
     def __call__(self, key, population, memory, path) -> Stepped:
         memories, info, choices = [], {}, []
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(self.steps)))  # of one call: less to compile
         for i, (step, remembered) in enumerate(zip(self.steps, memory, strict=True)):
-            population, remembered, more, choice = step(jax.random.fold_in(key, i), population, remembered, path)
+            population, remembered, more, choice = step(keys[i], population, remembered, path)
             memories.append(remembered)
             choices.append(choice)
             info |= {(f"{name}_{i}" if name in info else name): x for name, x in more.items()}

@@ -133,7 +133,7 @@ class TemperingPath(Bridge):
         if self.draws is not None:
             begun = self.draws.start(key, num, self.at)
             return begun._replace(level=jnp.zeros((), begun.particles.log_ratio.dtype))
-        points = self.drawn(key, num, self.target.program if self.reference is None else self.reference)
+        points = self.drawn(key, num, self.reference)
         return Population.of(points, level=jnp.zeros((), points.log_ratio.dtype))
 
     def ended(self, level):
@@ -169,13 +169,13 @@ class TemperingPath(Bridge):
         """By bisection of the logarithm of the increment: the first ones may be 1e-8."""
         ratio, here = population.particles.log_ratio, population.level
 
-        rest = 1 - here
+        fit, rest = fits(ratio > -jnp.inf), 1 - here
         least, most = jnp.log(rest) - 60.0, jnp.log(rest)
 
         def halve(i, bounds):
             low, high = bounds
-            middle = jnp.where(i == 0, most, 0.5 * (low + high))  # all the way first: `fits` is compiled once
-            good = fits(power(ratio, jnp.where(middle < most, jnp.exp(middle), rest)))
+            middle = jnp.where(i == 0, most, 0.5 * (low + high))  # all the way first: `fit` is compiled once
+            good = fit(power(ratio, jnp.where(middle < most, jnp.exp(middle), rest)))
             return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
         low = lax.fori_loop(0, 37, halve, (least, most))[0]

@@ -60,7 +60,7 @@ class ThresholdPath(Bridge):
     level_name: ClassVar[str] = "threshold"
 
     def start(self, key, num: int) -> Population:
-        points = self.drawn(key, num, self.target.program)
+        points = self.drawn(key, num)
         return Population.of(points, level=jnp.full((), -jnp.inf, points.log_likelihood.dtype))
 
     def ended(self, level):
@@ -93,7 +93,8 @@ class ThresholdPath(Bridge):
         def halve(_, bounds):
             low, high = bounds
             middle = (low + high) // 2
-            good = fits(self.log_ratio(population.particles, population.level, ranked[middle]))
+            log_ratio = self.log_ratio(population.particles, population.level, ranked[middle])
+            good = fits(log_ratio > -jnp.inf)(log_ratio)
             return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
         size = len(ranked)

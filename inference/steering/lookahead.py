@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from ppl._keys import Shared, fold
 
 from ..population import is_weight
-from ..smc.program_path import PARTICLES, ProgramPath, Twist, Walker
+from ..smc.path import PARTICLES
+from ..smc.program_path import ProgramPath, Twist, Walker
 
 
 class LookAhead(Twist):

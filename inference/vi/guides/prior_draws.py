@@ -25,7 +25,7 @@ class PriorDraws(Initial):
         for address, row in target.program.sites().items():
             if row.kind == "latent" and "ImproperUniform" in row.family:
                 raise ValueError(f"PriorDraws: the prior of site '{address}' is improper, so it cannot be drawn from.")
-        draws = jax.vmap(lambda k: target.unconstrain(target.program.simulate(k).choices))(jax.random.split(key, self.num))
+        draws = jax.vmap(target.draw)(jax.random.split(key, self.num))
         low, middle, high = jnp.quantile(draws, jnp.array([0.25, 0.5, 0.75]), axis=0)
         scale = jnp.maximum((high - low) / 1.349, 1e-3)  # that of a Normal with such quartiles
         return Start(middle, LowRank(scale, jnp.zeros((target.dim, 1), scale.dtype), jnp.ones(1, scale.dtype)))
