@@ -11,6 +11,7 @@ program(*args)                            # waits for the compiler if need be
 
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
@@ -37,12 +38,12 @@ _programs: OrderedDict[Any, Entry] = OrderedDict()
 _MOST = 64
 
 
-def compiled(fn, name, *args):
+def compiled(fn, name, *args, options: Mapping[str, Any] = OPTIONS):
     """`fn(*args)` compiled for arguments like `args`; the result is called with arguments of the same shapes.
 
     `name` (hashable) stands for `fn` in the cache: equal names promise equal functions. Leaves of `args` that are not
     arrays are constants of the program. `args` may hold `jax.ShapeDtypeStruct`s. `shapes` are those of the result, `text()`
-    is the program before the compiler had it.
+    is the program before the compiler had it. `options` are the compiler's on CPUs; what they depend on belongs into `name`.
     """
     leaves, structure = jax.tree.flatten(args)
     shapes = tuple((x.shape, x.dtype) if _is_array(x) else (type(x), x) for x in leaves)
@@ -59,8 +60,8 @@ def compiled(fn, name, *args):
             return fn(*jax.tree.unflatten(structure, [next(given) if c is None else c for c in constants]))
 
         lowered = jax.jit(flat).lower(_arrays(leaves))
-        options = OPTIONS if jax.default_backend() == "cpu" else {}
-        program = Entry(_in_background(lambda: _optimised(lowered, options)), lowered)
+        told = dict(options) if jax.default_backend() == "cpu" else {}
+        program = Entry(_in_background(lambda: _optimised(lowered, told)), lowered)
         if key is not None:
             _programs[key] = program
             while len(_programs) > _MOST:

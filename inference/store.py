@@ -72,6 +72,11 @@ class Store:
         if not self.every >= 0:
             raise ValueError(f"Store: every must be a number of seconds, 0 or more, got {self.every!r}.")
 
+    def planned(self) -> int | None:
+        """How many draws, or steps, the run that is kept here was to have when it was last written; None: there is none."""
+        found = latest(Path(self.path))
+        return None if found is None else found[1].get("draws")
+
     def open(self, identity: Mapping[str, str], like, lanes: int, warmup: int, draws: int) -> "Kept":
         """The store opened for the run that `identity` describes, of `lanes` lanes that are to take `warmup` steps, or fewer,
         and `draws` more; `like` is a pytree (state, record), of which only the structure and the dtypes count."""
@@ -89,7 +94,7 @@ class Kept:
         self, path: Path, every: float, zarr: Path | None, identity: dict[str, str], like, lanes: int, warmup: int, draws: int
     ):  # fmt: skip
         self.path, self.every, self.zarr, self.identity = path, every, zarr, identity
-        self._state, self._record = like
+        (self._state, self._record), self.draws = like, draws
         self.done, self.seconds, self.warmup, self._number, self._arrays = [0] * lanes, 0.0, warmup, 0, {}
         self._lock, self._open, self._begun, self._failing = None, True, time.monotonic(), False
         self._last, self._pending, self.stream, self._refused = self._begun, 0, None, ""
@@ -232,7 +237,9 @@ class Kept:
 
     def _standing(self, done) -> dict[str, Any]:
         seconds = self.seconds + time.monotonic() - self._begun
-        return {"identity": self.identity, "done": list(done), "seconds": seconds, "warmup": self.warmup}
+        return {
+            "identity": self.identity, "done": list(done), "seconds": seconds, "warmup": self.warmup, "draws": self.draws
+        }  # fmt: skip
 
     def _complain(self, error: OSError) -> None:
         """Once per trouble, not at every attempt."""

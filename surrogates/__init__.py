@@ -6,6 +6,7 @@ from .defensive import Defensive
 from .diagnose import Report, diagnose
 from .distribution_transformer import DistributionTransformer, distribution_transformer
 from .gate import Gate
+from .neural_likelihood import NeuralLikelihood, neural_likelihood
 from .neural_posterior import NeuralPosterior, neural_posterior
 from .pfn import PFN, pfn
 from .rungs import Attempt, ByImportance, ByMCMC, ByTempering, Rung, Task
@@ -19,6 +20,7 @@ __all__ = [
     "Defensive",
     "DistributionTransformer",
     "Gate",
+    "NeuralLikelihood",
     "NeuralPosterior",
     "Report",
     "Rung",
@@ -27,6 +29,7 @@ __all__ = [
     "diagnose",
     "distribution_transformer",
     "load",
+    "neural_likelihood",
     "neural_posterior",
     "pfn",
     "save",

@@ -3,10 +3,12 @@
 ```python
 sur.save(net, "curves.npz")
 net = sur.load("curves.npz", curves(32))          # with the program that it was trained on: a file holds no functions
+net = sur.load("noise.npz", noise, priors=meta())         # a Distribution Transformer: with what it was trained on, too
 ```
 An .npz file of arrays and an entry `header`, JSON text: schema, version, the network's structure, how it was trained, and a
-few draws of the program with their log densities. By these a program is known again: where it finds other densities it is
-another program, or has other arguments, and the network would answer for the wrong one.
+few draws of the program with their log densities, and what its deterministic sites, a simulator's outputs, are there. By these
+a program is known again: where it finds others it is another program, or has other arguments, and the network would answer for
+the wrong one.
 
 Law: what is loaded computes the same numbers, bit for bit.
 """
@@ -26,12 +28,15 @@ from inference.fixed import Fixed
 from inference.provenance import versions
 from inference.vi.guides.networks import Network
 from ppl import dist
-from ppl.choices import paths, put
+from ppl.choices import flatten, paths, put
 
 from . import heads
 from .cases import Cases
 from .columns import Column, Columns
+from .distribution_transformer import Components, DistributionTransformer, Exercises, Numbers
+from .distribution_transformer import Net as TransformerNet
 from .heads.supported import Still
+from .neural_likelihood import NeuralLikelihood, Pairs
 from .neural_posterior import Net as PosteriorNet
 from .neural_posterior import NeuralPosterior
 from .pfn import PFN, Points
@@ -42,12 +47,14 @@ from .trunk import MLP, Block, Linear, Trunk
 SCHEMA, VERSION = "evidentia.surrogate", 1
 PROBES = 3  # draws of the program that are kept
 NOT_KEPT = ("fit",)  # fields that are not part of what a network says
+GIVEN = ("program", "model", "priors")  # fields that a file cannot hold: `load` is given them
 
 CLASSES: dict[str, type] = {
     f"{kind.__module__.removeprefix('surrogates.')}.{kind.__name__}": kind
     for kind in (
-        NeuralPosterior, PosteriorNet, Cases, PFN, PointsNet, Points, Column, Columns, Reader, Seeds, Writer,
-        Linear, MLP, Block, Trunk, Fixed, Network,
+        NeuralPosterior, PosteriorNet, Cases, NeuralLikelihood, Pairs, PFN, PointsNet, Points,
+        DistributionTransformer, TransformerNet, Exercises, Numbers, Components,
+        Column, Columns, Reader, Seeds, Writer, Linear, MLP, Block, Trunk, Fixed, Network,
         *(getattr(heads, name) for name in heads.__all__ if name != "Head"),
     )
 }  # fmt: skip
@@ -57,7 +64,7 @@ NAMES = {kind: name for name, kind in CLASSES.items()}
 def save(net: Any, path: Any) -> None:
     """Write a trained network to the file `path`, exactly that name.
 
-    - `net`: as `neural_posterior` or `pfn` return it.
+    - `net`: as `pfn`, `neural_posterior` and their like return it.
 
     Raises:
         ValueError: for what is no trained network.
@@ -71,7 +78,7 @@ def save(net: Any, path: Any) -> None:
     probes = jax.vmap(program.simulate)(jax.random.split(jax.random.key(0), PROBES)).choices
     sites = [list(at) for at, _ in paths(probes)]
     arrays |= {f"probe/{i}": np.asarray(x) for i, (_, x) in enumerate(paths(probes))}
-    arrays["probe/log_density"] = np.asarray(jax.vmap(program.log_density)(probes))
+    arrays |= {f"probe/{name}": x for name, x in _said(program, probes).items()}
     trained = {} if net.fit is None else net.fit.provenance | {"score": net.fit.value}
     header = {"schema": SCHEMA, "version": VERSION, "structure": structure, "sites": sites, "trained": trained}
     header["versions"] = versions()
@@ -79,10 +86,12 @@ def save(net: Any, path: Any) -> None:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)
 
 
-def load(path: Any, program: ppl.Program) -> Any:
-    """Read a network that `save` wrote.
+def load(path: Any, program: Any, *, priors: ppl.Program | None = None) -> Any:
+    """Read a network that `save` wrote, with what it was trained on, spelled as it was in training.
 
-    - `program`: the one that it was trained on; data that it has do not matter.
+    - `program`: the one that it was trained on; data that it has do not matter. Of a Distribution Transformer the function
+      from a prior to a program.
+    - `priors`: of a Distribution Transformer, the program that draws them.
 
     Raises:
         ValueError: for a file that is damaged, of another kind or of a newer version; for a program with other sites or
@@ -91,9 +100,19 @@ def load(path: Any, program: ppl.Program) -> Any:
     Example:
         `load("curves.npz", curves(32)).given({"x": x, "y": y})`
     """
-    if not isinstance(program, ppl.Program):
-        raise ValueError(f"load: expected the program that the network was trained on, got {type(program).__name__}.")
-    program = program.without()
+    header, arrays = _opened(path)
+    try:
+        structure, sites = header["structure"], header["sites"]
+        given = _given(path, CLASSES[structure["class"]], program, priors)
+        net = _decoded(structure, arrays, given)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ValueError(f"{path} is damaged: its parts do not fit ({type(error).__name__}: {error}).") from error
+    _recognise(path, _program(net), sites, arrays)
+    return net
+
+
+def _opened(path: Any) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The header and the arrays of a file that is whole, and of a kind and a version that are known."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -109,18 +128,32 @@ def load(path: Any, program: ppl.Program) -> Any:
         raise ValueError(
             f"{path} was written by a newer version (schema {version}; this reads up to {VERSION}). Update evidentia."
         )
-    _recognise(path, program, header["sites"], arrays)
-    try:
-        return _decoded(header["structure"], arrays, program)
-    except (KeyError, TypeError, IndexError) as error:
-        raise ValueError(f"{path} is damaged: its parts do not fit ({type(error).__name__}: {error}).") from error
+    return header, arrays
 
 
 def _program(net: Any) -> ppl.Program:
     source = getattr(net, "cases", None) or getattr(net, "points", None)
     if type(net) not in NAMES or source is None:
-        raise ValueError(f"save: expected a network as sur.neural_posterior or sur.pfn return it, got {type(net).__name__}.")
+        raise ValueError(f"save: expected a network as sur.pfn and its like return it, got {type(net).__name__}.")
     return source.program
+
+
+def _given(path, kind: type, program: Any, priors: Any) -> dict[str, Any]:
+    """The fields that a file cannot hold. Raises ValueError for what no network of this kind is trained on."""
+    if kind is DistributionTransformer:
+        if isinstance(program, ppl.Program) or not callable(program) or not isinstance(priors, ppl.Program):
+            raise ValueError(
+                f"{path} is a Distribution Transformer: load it with the function from a prior to a program, and priors=, the "
+                f"program that draws priors; got {type(program).__name__} and {type(priors).__name__}."
+            )
+        return {"model": program, "priors": priors}
+    if priors is not None or not isinstance(program, ppl.Program):
+        also = "" if priors is None else " and priors="
+        raise ValueError(
+            f"{path} is a {kind.__name__}: load it with the program that it was trained on, alone; got "
+            f"{type(program).__name__}{also}."
+        )
+    return {"program": program.without()}
 
 
 def _recognise(path, program: ppl.Program, sites: list[list[str]], arrays) -> None:
@@ -137,12 +170,24 @@ def _recognise(path, program: ppl.Program, sites: list[list[str]], arrays) -> No
     choices: dict[str, Any] = {}
     for i, at in enumerate(sites):
         put(choices, tuple(at), arrays[f"probe/{i}"])
-    found, known = np.asarray(jax.vmap(program.log_density)(choices)), arrays["probe/log_density"]
-    if not np.allclose(found, known, rtol=1e-3, atol=1e-3):
-        raise ValueError(
-            f"{path} was trained on another program, or with other arguments: the log densities of its probes are "
-            f"{np.round(known, 3)}, and in this program {np.round(found, 3)}."
-        )
+    for name, found in _said(program, choices).items():
+        known = arrays[f"probe/{name}"]
+        if found.shape != known.shape or not np.allclose(found, known, rtol=1e-3, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                f"{path} was trained on another program, or with other arguments: of its probes the {name} is "
+                f"{_short(known)}, and in this program {_short(found)}."
+            )
+
+
+def _said(program: ppl.Program, choices: Any) -> dict[str, np.ndarray]:
+    """What a program says of several choices: their log densities, and the values of deterministic sites."""
+    values = flatten(jax.vmap(program.values)(choices))
+    said = {f"value of {name}": values[name] for name, row in program.sites().items() if row.kind == "deterministic"}
+    return jax.tree.map(np.asarray, {"log density": jax.vmap(program.log_density)(choices), **said})
+
+
+def _short(x: np.ndarray) -> str:
+    return np.array2string(x, precision=3, threshold=6, edgeitems=2).replace("\n", "")
 
 
 # -- structure as JSON -------------------------------------------------------------------------------------------------------
@@ -160,36 +205,33 @@ def _encoded(x: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"array": name}
     if isinstance(x, np.dtype):
         return {"dtype": str(x)}
-    if isinstance(x, ppl.Program):
-        return {"program": True}
     if isinstance(x, Still):
         return {"support": _support(x.support)}
     if type(x) not in NAMES:
         raise ValueError(f"save: a {type(x).__name__} cannot be saved; known are {', '.join(CLASSES)}.")
-    fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x) if f.name not in NOT_KEPT}
+    fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x) if f.name not in (*NOT_KEPT, *GIVEN)}
     return {"class": NAMES[type(x)], "fields": {name: _encoded(value, arrays) for name, value in fields.items()}}
 
 
-def _decoded(x: Any, arrays: dict[str, np.ndarray], program: ppl.Program) -> Any:
+def _decoded(x: Any, arrays: dict[str, np.ndarray], given: dict[str, Any]) -> Any:
     if not isinstance(x, dict):
         return x
     if "tuple" in x:
-        return tuple(_decoded(item, arrays, program) for item in x["tuple"])
+        return tuple(_decoded(item, arrays, given) for item in x["tuple"])
     if "array" in x:
         return jnp.asarray(arrays[x["array"]])
     if "dtype" in x:
         return jnp.dtype(x["dtype"])
-    if "program" in x:
-        return program
     if "support" in x:
         return Still(_constraint(x["support"]))
     kind = CLASSES[x["class"]]
     new = object.__new__(kind)  # fields as they were: what a constructor checks was checked
-    for name, value in x["fields"].items():
-        object.__setattr__(new, name, _decoded(value, arrays, program))
     for field in dataclasses.fields(kind):
-        if field.name in NOT_KEPT:
-            object.__setattr__(new, field.name, None)
+        if field.name in GIVEN:
+            value = given[field.name]
+        else:
+            value = None if field.name in NOT_KEPT else _decoded(x["fields"][field.name], arrays, given)
+        object.__setattr__(new, field.name, value)
     return new
 
 

@@ -10,6 +10,7 @@ from few and from many. Training on cases to say log q(latent | data) is trainin
 mean larger (Papamakarios and Murray, NeurIPS 2016; Mueller et al., ICLR 2022, insight 1).
 """
 
+import abc
 from typing import Any
 
 import equinox as eqx
@@ -23,7 +24,28 @@ from ppl.choices import flatten, nest
 from ppl.site import SiteInfo
 
 
-class Cases(ppl.Generative, eqx.Module):
+class Source(ppl.Generative, eqx.Module):
+    """The contract of what networks are trained on: cases, a nested dict of arrays each, drawn by `drawn()`.
+
+    - `program`: the one that all of a case is drawn from.
+    """
+
+    program: eqx.AbstractVar[ppl.Program]
+
+    @abc.abstractmethod
+    def drawn(self) -> tuple[dict[str, Any], Any]:
+        """A case, and the log density of what was drawn for it."""
+
+    def density(self, choices):
+        raise ValueError("cases are drawn, and have no density of their own: ask the program.")
+
+    def looked_at(self, key, num: int = 2000) -> dict[str, Any]:
+        """`num` cases, leaves (num, ...), to see what values look like."""
+        draw = jax.jit(jax.vmap(lambda source, key: source.simulate(key).choices, (None, 0)))
+        return jax.tree.map(np.asarray, draw(self, jax.random.split(key, num)))
+
+
+class Cases(Source):
     """See the file's docstring; made by `Cases.of`.
 
     - `program`: everything in it is drawn.
@@ -82,15 +104,6 @@ class Cases(ppl.Generative, eqx.Module):
                 num = ppl.sample("num", dist.DiscreteUniform(self.least, self.most))
             case["known"] = jnp.arange(self.most) < num
         return case, log_p
-
-    def density(self, choices):
-        raise ValueError("cases are drawn, and have no density of their own: ask the program.")
-
-    def looked_at(self, key, num: int = 2000) -> dict[str, Any]:
-        """`num` cases with all rows known, leaves (num, ...), to see what values look like."""
-        whole = Cases(self.program, self.told, self.rows, self.most)
-        draw = jax.jit(jax.vmap(lambda cases, key: cases.simulate(key).choices, (None, 0)))
-        return jax.tree.map(np.asarray, draw(whole, jax.random.split(key, num)))
 
 
 def _check_rows(table: dict[str, SiteInfo], told, rows, least: int) -> None:

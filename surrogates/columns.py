@@ -1,7 +1,8 @@
 """Columns: named values as standardised numbers, the form in which networks read them.
 
 A value is carried to unconstrained reals by its site's support (logs of positive numbers, logits of shares), a choice among a
-few whole numbers to a one for each of them; then shifted and scaled by what draws of the program look like.
+few whole numbers to a one for each of them; then shifted and scaled by what draws of the program look like. Numbers of an
+interval, such as places, stay as they are: logits of its ends, where people look, would be far from all that was ever seen.
 
 ```python
 columns = Columns.of({"x": row, "y": row}, {"x": xs, "y": ys}, axes=1)     # rows of program.sites(), draws (S, n, ...)
@@ -22,7 +23,7 @@ from jax import Array
 
 from inference.fixed import Fixed
 from ppl.choices import Partial
-from ppl.distributions import bijector, integer_bounds
+from ppl.distributions import bijector, integer_bounds, support_name
 from ppl.site import SiteInfo
 
 from .heads.supported import Still
@@ -45,8 +46,9 @@ class Column(eqx.Module):
         few = None if row.support is None else integer_bounds(row.support)
         if few is not None and np.ndim(few[0]) == np.ndim(few[1]) == 0 and 2 <= few[1] - few[0] < FEW:
             return Column(name, None, (int(few[0]), int(few[1] - few[0]) + 1))
-        support = None if row.support is None or row.discrete else Still(row.support)
-        return Column(name, support, None)
+        if row.support is None or row.discrete or support_name(row.support) == "interval":
+            return Column(name, None, None)
+        return Column(name, Still(row.support), None)
 
     def __call__(self, value: Any, axes: int) -> tuple[Array, Array]:
         """Numbers (*leading, k), NaN where there is none, and whether there is (*leading, 1); `axes` lead."""

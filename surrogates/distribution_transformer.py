@@ -40,6 +40,7 @@ from inference.vi.guides.guide import Guide
 from ppl import dist
 from ppl.choices import flatten, nest
 
+from .cases import Source
 from .heads import Mixture, Scaled
 from .heads.mixture import Gaussians
 from .neural_posterior import Told
@@ -48,11 +49,15 @@ from .training import trained
 from .trunk import MLP, Linear, Trunk
 
 
-class Exercises(ppl.Generative, eqx.Module):
+class Exercises(Source):
     """Draws of a prior, and of a program with that prior.
 
     - `model`: from a prior to a program; `priors`: a program that returns one.
     - `told`: addresses of the data; `rows`: those that have rows. `hidden`: the chance that no data are shown.
+    - `siblings`: how many draws of the latent sites an exercise has, one of which made the data.
+
+    Which of the siblings made the data is forgotten, and each answers for the share that it has in the posterior: that of its
+    likelihood among theirs. The mean over who it was is what one draw estimates, with less noise (Rao and Blackwell).
     """
 
     model: Callable[[Any], ppl.Program] = eqx.field(static=True)
@@ -61,24 +66,47 @@ class Exercises(ppl.Generative, eqx.Module):
     rows: tuple[str, ...] = eqx.field(static=True)
     least: int = eqx.field(static=True)
     hidden: float = eqx.field(static=True)
+    siblings: int = eqx.field(static=True)
+
+    @property
+    def program(self) -> ppl.Program:
+        """The priors and the model's program, one after the other."""
+        return ppl.Program(_both, (self.model, self.priors))
 
     def drawn(self):
-        chosen, _ = ppl.draw(self.priors)
+        chosen, log_prior = ppl.draw(self.priors)
         prior = self.priors.retval(chosen)
         program = self.model(prior)
-        choices, log_p = ppl.draw(program)
+        choices, log_p = ppl.vmap(lambda: ppl.draw(program), axis_size=self.siblings)()
         flat = flatten(choices)
-        data = {name: flat.pop(name) for name in self.told}
+        data = {name: flat.pop(name)[0] for name in self.told}  # the first made the data
         case: dict[str, Any] = {"prior": prior, "data": data}
-        case["position"] = ppl.Target(program | nest(data)).unconstrain(nest(flat))
         case["shown"] = ppl.sample("hidden", dist.Bernoulli(self.hidden)) == 0
         if self.rows:
             most = data[self.rows[0]].shape[0]
             case["known"] = jnp.arange(most) < ppl.sample("num", dist.DiscreteUniform(self.least, most))
-        return case, log_p
+        conditioned = program | nest(data)
+        case["positions"] = jax.vmap(ppl.Target(conditioned).unconstrain)(nest(flat))
+        case["position"] = case["positions"][0]
+        case["shares"] = self._shares(conditioned, nest(flat), case)
+        return case, log_prior + log_p[0]
 
-    def density(self, choices):
-        raise ValueError("exercises are drawn, and have no density of their own: ask the program.")
+    def _shares(self, conditioned: ppl.Program, latent: Any, case: dict[str, Any]) -> Array:
+        """Of siblings (n,): their likelihoods of what is shown, normalised. The first has it all, where only some rows are
+        shown and there is one density for all rows together."""
+        known, total, joint = case.get("known", jnp.ones(1, bool)), jnp.zeros(self.siblings), False
+        for name, each in jax.vmap(conditioned.log_likelihoods)(latent).items():
+            if name in self.rows and each.ndim > 1:
+                each = jnp.where(jnp.reshape(known, (-1, *(1,) * (each.ndim - 2))), each, 0.0)
+            joint = joint or (name in self.rows and each.ndim == 1)
+            total = total + jnp.sum(jnp.reshape(each, (self.siblings, -1)), -1)
+        shares = jax.nn.softmax(jnp.where(case["shown"], total, 0.0))
+        alone = joint & case["shown"] & ~jnp.all(known)
+        return jnp.where(alone, jnp.arange(self.siblings) == 0, shares)
+
+
+def _both(model, priors):
+    return ppl.sample("program", model(ppl.sample("priors", priors)))
 
 
 class Numbers(eqx.Module):
@@ -92,9 +120,8 @@ class Numbers(eqx.Module):
     @staticmethod
     def of(priors: Any, num: int, width: int, *, key: Array) -> "Numbers":
         """For priors that look like these, leaves (S, ...): `num` tokens."""
-        flat = np.concatenate([np.reshape(x, (len(x), -1)) for x in jax.tree.leaves(priors)], -1).astype(np.float64)
-        positive = tuple(bool(x) for x in np.all(flat > 0.0, axis=0))
-        numbers = np.where(positive, np.log(np.where(positive, flat, 1.0)), flat)
+        positive = tuple(bool(x) for x in np.all(np.asarray(jax.vmap(_flat)(priors)) > 0.0, axis=0))
+        numbers = np.asarray(jax.vmap(lambda prior: _read(prior, positive))(priors), np.float64)
         spread = numbers.std(0)
         spread = np.where(spread > 0.0, spread, 1.0)
         middle, spread = (Fixed(jnp.asarray(x, jnp.float32)) for x in (numbers.mean(0), spread))
@@ -102,11 +129,17 @@ class Numbers(eqx.Module):
 
     def tokens(self, prior: Any, num: int) -> tuple[Array, Array]:
         """Tokens (num, width), and the raw numbers that their components begin as: none."""
-        flat = jnp.concatenate([jnp.ravel(jnp.asarray(x, jnp.float32)) for x in jax.tree.leaves(prior)])
-        positive = jnp.array(self.positive)
-        numbers = jnp.where(positive, jnp.log(jnp.where(positive, flat, 1.0)), flat)
-        standard = (numbers - self.middle.value) / self.spread.value
+        standard = (_read(prior, self.positive) - self.middle.value) / self.spread.value
         return jnp.reshape(self.network(standard), (num, -1)), jnp.zeros(())
+
+
+def _flat(prior: Any) -> Array:
+    return jnp.concatenate([jnp.ravel(jnp.asarray(x, jnp.float32)) for x in jax.tree.leaves(prior)])
+
+
+def _read(prior: Any, positive: tuple[bool, ...]) -> Array:
+    flat, logs = _flat(prior), jnp.array(positive)
+    return jnp.where(logs, jnp.log(jnp.where(logs, flat, 1.0)), flat)
 
 
 class Components(eqx.Module):
@@ -121,7 +154,7 @@ class Components(eqx.Module):
         """Tokens (num, width), and the raw numbers (num, token size) of the components themselves."""
         weights, parts = prior.mixing_distribution.probs, prior.component_distribution
         means = (parts.mean - self.middle.value) / self.spread.value
-        trils = parts.scale_tril / self.spread.value[:, None]
+        trils = jnp.broadcast_to(parts.scale_tril, (*parts.mean.shape, self.head.dim)) / self.spread.value[:, None]
         raw = self.head.tokens(self.head.encode(weights, means, trils))
         return self.network(raw), raw
 
@@ -153,7 +186,8 @@ class Net(eqx.Module):
 def log_score(exercises, net):
     """The mean log density of the latent sites, given a prior and data."""
     case, _ = ppl.draw(exercises)
-    return net.law(case["prior"], case["data"], case.get("known"), case["shown"]).log_prob(case["position"])
+    law = net.law(case["prior"], case["data"], case.get("known"), case["shown"])
+    return jnp.sum(jnp.where(case["shares"] > 0.0, case["shares"] * law.log_prob(case["positions"]), 0.0))
 
 
 class DistributionTransformer(eqx.Module):
@@ -199,6 +233,7 @@ def distribution_transformer(
     rows: tuple[str, ...] = (),
     least: int = 0,
     hidden: float = 0.1,
+    siblings: int = 16,
     width: int = 64,
     depth: int = 4,
     heads: int = 4,
@@ -213,6 +248,8 @@ def distribution_transformer(
       shown, or more.
     - `steps` of training, or a `budget` of seconds: by default 10,000 steps.
     - `components`: of the posterior. `hidden`: how often no data are shown, so that the network knows the prior.
+    - `siblings`: draws of the latent sites for each set of data, all of which are learned from (see `Exercises`). Each costs
+      an evaluation of the program, and none of the network.
     - `width`, `depth`, `heads`: of the trunk; `training`: as of `surrogates.training.trained`.
 
     Raises:
@@ -220,7 +257,7 @@ def distribution_transformer(
             number of components.
     """
     key_look, key_net, key_train = jax.random.split(key, 3)
-    cases = Exercises(model, priors, tuple(data), tuple(rows), least, float(hidden))
+    cases = Exercises(model, priors, tuple(data), tuple(rows), least, float(hidden), siblings)  # pyright: ignore[reportCallIssue]
     net = _network(cases, components, key_look, key_net, Trunk.of(width, depth, heads, key=jax.random.fold_in(key_net, 1)))
     net, fit = trained(log_score, cases, net, key=key_train, steps=steps, budget=budget, **training)
     return DistributionTransformer(net, cases, fit)
@@ -237,8 +274,7 @@ def _network(cases: Exercises, num: int, key_look, key, trunk: Trunk) -> Net:
         raise ValueError(
             f"distribution_transformer: the program has no site '{unknown[0]}' to be data; it has {', '.join(table)}."
         )
-    draw = jax.jit(jax.vmap(lambda cases, key: cases.simulate(key).choices, (None, 0)))
-    looked = draw(cases, jax.random.split(key_look, 2000))
+    looked = cases.looked_at(key_look)
     target = ppl.as_target(program | nest(jax.tree.map(lambda x: x[0], looked["data"])))
     target.refuse_discrete("distribution_transformer")
     head = Mixture(target.dim, num)
@@ -251,6 +287,6 @@ def _network(cases: Exercises, num: int, key_look, key, trunk: Trunk) -> Net:
             )
         reads = Components(head, centre, spread, MLP.of(one, head.token_size, trunk.width, trunk.width))
     else:
-        reads = Numbers.of(jax.tree.map(np.asarray, looked["prior"]), num, trunk.width, key=one)
+        reads = Numbers.of(looked["prior"], num, trunk.width, key=one)
     reader = Reader.for_sites(table, cases.told, cases.rows, looked["data"], width=trunk.width, key=two)
     return Net(reads, reader, trunk, Linear.of(three, trunk.width, head.token_size, 0.0), head, centre, spread)

@@ -26,13 +26,14 @@ from ppl.choices import Partial
 
 from .cases import Cases
 from .heads import Flow, Head, Mixture, Scaled
+from .simulations import Simulations, settled
 from .tokens import Reader, Seeds, Writer
 from .training import trained
 from .trunk import Trunk
 
 
 class Net(eqx.Module):
-    """The network: from data to the law of a position (dim,)."""
+    """The network: from data to the law of a position (dim,), or of whatever the head is of."""
 
     reader: Reader
     seeds: Seeds
@@ -42,8 +43,12 @@ class Net(eqx.Module):
 
     def law(self, data: dict[str, Any], known: Array | None = None) -> dist.Distribution:
         """Of positions, given data by address, of which the rows `known` count."""
+        return self.head.law(self.raw(data, known))
+
+    def raw(self, data: dict[str, Any], known: Array | None = None) -> Array:
+        """The raw numbers (size,) that the law is made of."""
         tokens, there = self.reader(data, known)
-        return self.head.law(self.writer(self.trunk(self.seeds.tokens, tokens, there)))
+        return self.writer(self.trunk(self.seeds.tokens, tokens, there))
 
 
 class Told(Law):
@@ -129,6 +134,7 @@ def neural_posterior(
     key: Array,
     steps: int | None = None,
     budget: float | str | None = None,
+    simulations: int | None = None,
     head: Head | None = None,
     rows: tuple[str, ...] | None = None,
     least: int = 0,
@@ -142,6 +148,8 @@ def neural_posterior(
 
     - `program`: with data; they say which sites are data, and how many rows there can be. Their values do not matter.
     - `steps` of training, or a `budget` of seconds ("60s", "5min"): by default 10,000 steps.
+    - `simulations`: how often the program is run, where that is costly; by default anew in every step. Then `steps` (1000) are
+      those of a round, and training goes on until held-out cases are scored no better, see `surrogates.simulations.settled`.
     - `head`: of vectors with as many coordinates as there are; by default `Flow(dim)`, for a single one `Mixture(1, 8)`.
     - `rows`: data sites whose first axis counts rows without order; by default those in a `ppl.vmap`. The network learns to
       answer from any number of them, `least` or more.
@@ -149,7 +157,8 @@ def neural_posterior(
     - `training`: `batch`, `optimizer`, `progress`, `store`, as of `surrogates.training.trained`.
 
     Raises:
-        ValueError: for a program without data, with a discrete latent site, or with data that cannot be drawn.
+        ValueError: for a program without data, with a discrete latent site, or with data that cannot be drawn; for a budget
+            of seconds and a number of simulations.
 
     Example:
         `neural_posterior(two_moons() | {"x": x}, key=key, budget="60s").given(two_moons() | {"x": x})`
@@ -161,15 +170,22 @@ def neural_posterior(
         head = Mixture(1, 8) if target.dim == 1 else Flow(target.dim, key=jax.random.fold_in(key_net, 1))
     if head.event_shape != (target.dim,):
         raise ValueError(f"neural_posterior: the head must be of vectors ({target.dim},), got event shape {head.event_shape}.")
-    net = _network(cases, head, key_look, key_net, Trunk.of(width, depth, heads, key=jax.random.fold_in(key_net, 2)), seeds)
-    net, fit = trained(log_score, cases, net, key=key_train, steps=steps, budget=budget, **training)
+    if simulations is not None and budget is not None:
+        raise ValueError("neural_posterior: held-out cases say when training on a number of simulations ends, not a budget.")
+    source = cases if simulations is None else Simulations.of(cases, simulations, key=jax.random.fold_in(key_look, 1))
+    looked = source.looked_at(key_look)
+    net = _network(cases, looked, head, key_net, Trunk.of(width, depth, heads, key=jax.random.fold_in(key_net, 2)), seeds)
+    if isinstance(source, Simulations):
+        net, fit, _ = settled(log_score, source, net, key=key_train, steps=steps or 1000, **training)
+    else:
+        net, fit = trained(log_score, cases, net, key=key_train, steps=steps, budget=budget, **training)
     return NeuralPosterior(net, cases, _slots(target), fit)
 
 
-def _network(cases: Cases, head: Head, key_look, key, trunk: Trunk, seeds: int) -> Net:
-    """An untrained network for these cases."""
+def _network(cases: Cases, looked: dict[str, Any], head: Head, key, trunk: Trunk, seeds: int) -> Net:
+    """An untrained network for these cases, which look like `looked`."""
     one, two, three = jax.random.split(key, 3)
-    looked, table = cases.looked_at(key_look), cases.program.sites()
+    table = cases.program.sites()
     return Net(
         Reader.for_sites(table, cases.told, cases.rows, looked["data"], width=trunk.width, key=one),
         Seeds.of(seeds, trunk.width, key=two),

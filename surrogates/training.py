@@ -5,11 +5,13 @@
 ```python
 net, fit = trained(log_score, cases, net, key=key, budget="60s")
 ```
-A budget of seconds is turned into steps by taking some, so that the learning rate can fall to zero just at its end.
+A budget of seconds is turned into steps by taking some, so that the learning rate can fall to zero just at its end. A store
+remembers the number, so a run that was broken off is the run that it was.
 """
 
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +41,7 @@ def annealed(steps: int, optimizer: optax.GradientTransformation | None = None) 
     The number of steps is kept in the state: programs compiled for one number serve for others.
 
     Example:
-        `annealed(10_000, optax.contrib.muon(0.01))`
+        `annealed(10_000, muon())`
     """
     inner = default_optimizer() if optimizer is None else optimizer
 
@@ -53,6 +55,34 @@ def annealed(steps: int, optimizer: optax.GradientTransformation | None = None) 
 def default_optimizer() -> optax.GradientTransformation:
     """AdamW at 0.001, after gradients' norm is cut to 1."""
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(RATE, weight_decay=1e-4))
+
+
+@cache
+def muon(rate: float = RATE) -> optax.GradientTransformation:
+    """Muon for the matrices of a trunk, each orthogonalised by itself; AdamW at 0.001 for all else: what reads and writes,
+    biases, norms, tokens. After gradients' norm is cut to 1.
+
+    - `rate`: of the trunk. Updates have the root mean square of AdamW's, so its rates can be kept (Jordan, "Muon", 2024; Liu
+      et al., "Muon is scalable for LLM training", 2025, arXiv:2502.16982).
+
+    Example:
+        `sur.pfn(program, context=("x", "y"), query="y", key=key, optimizer=muon())`
+    """
+    inner = optax.contrib.muon(
+        rate,
+        weight_decay=1e-4,
+        adam_learning_rate=RATE,
+        adam_weight_decay=1e-4,
+        muon_weight_dimension_numbers=_matrices,
+        consistent_rms=0.2,
+    )
+    return optax.chain(optax.clip_by_global_norm(1.0), inner)
+
+
+def _matrices(params: Any) -> Any:
+    """Which of the parameters are a trunk's matrices (depth, in, out). Shapes do not tell: stacked biases have two axes."""
+    matrix = optax.contrib.MuonDimensionNumbers(-2, -1)
+    return {label: matrix if ".trunk." in label and label.endswith(".weight") else None for label in params}
 
 
 @cache
@@ -76,40 +106,45 @@ def trained(
     budget: float | str | None = None,
     batch: int = 256,
     optimizer: optax.GradientTransformation | None = None,
+    placement: inf.Sharded | None = None,
+    store: inf.Store | None = None,
     **run: Any,
 ) -> tuple[Any, inf.optimise.Fit]:
     """The network after training, and the fit: loss by step, seconds, what was left out.
 
     - `objective`: an `@expectation` of (cases, net).
     - `steps`, or `budget` in seconds ("60s", "5min"); with neither, 10,000 steps.
-    - `batch`: cases a step. `optimizer`: at its full rate, see `annealed`.
-    - `run`: as of `inf.maximize`: `progress`, `store`.
+    - `batch`: cases a step. `optimizer`: at its full rate, see `annealed`; `muon()`.
+    - `placement`: `inf.Sharded()`, or `inf.Sharded(mesh)`, shares the cases of a step out among devices. Each draws and scores
+      its own; the numbers are those of one device, but for the order of sums.
+    - `store`: an `inf.Store`. The same line again goes on bit for bit, also with a `budget`.
+    - `run`: as of `inf.maximize`: `progress`.
+
+    Raises:
+        ValueError: for steps and a budget, and for other steps than those of the run in the store.
     """
     if steps is not None and budget is not None:
         raise ValueError("say steps=, or a budget= of seconds, and not both.")
-    if budget is not None:
-        steps = _steps(objective, cases, net, seconds(budget), key=key, samples=batch, inner=optimizer)
+    limit = seconds(budget)
+    climb = partial(inf.maximize, objective, cases, net, free="net", key=key, samples=batch, placement=placement)
+    planned = store.planned() if isinstance(store, inf.Store) else None
+    if steps is not None and planned not in (None, steps):
+        raise ValueError(
+            f"the store holds a run of {planned} steps, at whose end the rate is zero, so it cannot have {steps}. Say "
+            f"steps={planned}, or name another directory in Store(...)."
+        )
+    if planned is not None:
+        steps = planned
+    elif budget is not None:
+        steps = _steps(climb, optimizer, limit)
     steps = 10_000 if steps is None else steps
-    fit = inf.maximize(
-        objective, cases, net, free="net", key=key, steps=steps, samples=batch, optimizer=annealed(steps, optimizer), **run
-    )
+    fit = climb(steps=steps, optimizer=annealed(steps, optimizer), store=store, **run)
     return fit["net"], fit
 
 
-def _steps(objective, cases, net, limit: float, *, key, samples: int, inner) -> int:
+def _steps(climb: Callable[..., inf.optimise.Fit], inner, limit: float) -> int:
     """How many steps there is time for."""
-    begun = time.monotonic()
-    pilot = inf.maximize(
-        objective,
-        cases,
-        net,
-        free="net",
-        key=key,
-        steps=10**6,
-        samples=samples,
-        optimizer=annealed(10**6, inner),
-        budget=max(PILOT * limit, 0.2),
-        progress=False,
-    )
+    begun, some = time.monotonic(), 10**6
+    pilot = climb(steps=some, optimizer=annealed(some, inner), budget=max(PILOT * limit, 0.2), progress=False)
     each = pilot.provenance["sampling_seconds"] / max(len(pilot.values), 1)
     return max(1, int((limit - (time.monotonic() - begun)) / each))

@@ -83,12 +83,12 @@ class Block(eqx.Module):
         norm = jnp.ones((2, width), jnp.float32)
         return Block(norm, Linear.of(one, width, width), Linear.of(two, width, 2 * width), out, network, heads)
 
-    def __call__(self, asked: Array, known: Array, there: Array, precision: Any) -> tuple[Array, Array]:
+    def __call__(self, asked: Array, known: Array, there: Array, among: Array, precision: Any) -> tuple[Array, Array]:
         first, second = normal(known) * self.norm[0], normal(asked) * self.norm[0]
         of_known, of_asked = self._shown(first, precision), self._shown(second, precision)
-        seen = jnp.where(there, 0.0, -jnp.inf)
+        seen, among = jnp.where(there, 0.0, -jnp.inf), jnp.where(among, 0.0, -jnp.inf)
         known = known + self._look(first, [(of_known, seen)], precision)
-        asked = asked + self._look(second, [(of_known, seen), (of_asked, jnp.zeros(len(asked)))], precision)
+        asked = asked + self._look(second, [(of_known, seen), (of_asked, among)], precision)
         known, asked = (x + self.network(normal(x) * self.norm[1], precision) for x in (known, asked))
         return asked, known
 
@@ -149,12 +149,15 @@ class Trunk(eqx.Module):
         """Of a token."""
         return self.blocks.norm.shape[-1]
 
-    def __call__(self, asked: Array, known: Array, there: Array) -> Array:
-        """What becomes of the tokens that are asked (q, width), given those known (n, width) that are `there` (n,)."""
-        depth = self.blocks.norm.shape[0]
+    def __call__(self, asked: Array, known: Array, there: Array, among: Any = True) -> Array:
+        """What becomes of the tokens that are asked (q, width), given those known (n, width) that are `there` (n,).
+
+        - `among`: whether an asked token looks at another; (q, q), or one for all.
+        """
+        among, depth = jnp.broadcast_to(among, (len(asked), len(asked))), self.blocks.norm.shape[0]
         for i in range(depth):
             block = jax.tree.map(lambda x, i=i: x[i], self.blocks)
-            asked, known = block(asked, known, there, self.precision)
+            asked, known = block(asked, known, there, among, self.precision)
         return normal(asked)
 
 

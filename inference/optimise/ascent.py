@@ -18,18 +18,21 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 from ppl.graph import flow
 
-from ..compiled import compiled
+from ..compiled import OPTIONS, compiled
+from ..placement import Sharded
 from ..vi.expectation import Expectation
 from ..vi.free import Free
+from .share import apart, everywhere
 
 LENGTH = 1 << 12  # steps that a compiled call may take
+MANY = 32  # samples of a step that make a long run likely: then it pays to wait for the compiler's best (CPUs: a tenth)
 _ZERO = np.int32(0)
 
 
 class Climb(NamedTuple):
-    """Where an optimisation is: the free numbers, the optimiser's state, and how many steps in a row were left out."""
+    """Where an optimisation is: the free numbers by label, the optimiser's state, how many steps in a row were left out."""
 
-    numbers: tuple[jax.Array, ...]
+    numbers: dict[str, jax.Array]
     optimizer: Any
     idle: jax.Array
 
@@ -41,7 +44,15 @@ class Row(NamedTuple):
     idle: Any
 
 
-def ascent(objective: Expectation, chosen: Free, given: dict[str, Any], key, samples: int, optimizer) -> tuple[Any, Climb]:
+def ascent(
+    objective: Expectation,
+    chosen: Free,
+    given: dict[str, Any],
+    key,
+    samples: int,
+    optimizer,
+    placement: Sharded | None = None,
+) -> tuple[Any, Climb]:
     """What takes steps, `advance(state, start, num)` -> (state, rows), and the state to begin with.
 
     - `advance.wait`, `.text`, `.shapes`: as of `inference.compiled`.
@@ -49,30 +60,37 @@ def ascent(objective: Expectation, chosen: Free, given: dict[str, Any], key, sam
     Raises:
         ValueError: for numbers that the objective does not depend on, and a line search on a random objective.
     """
-    numbers = chosen.take(given)
+    numbers = chosen.by_label(given)
     arrays, rest = eqx.partition(given, eqx.is_array)
 
     def estimate(key, numbers, arrays):
-        new = chosen.put(eqx.combine(arrays, rest), numbers)
-        return objective.estimate(key, *(new[name] for name in given), samples=samples)  # JAX sorts dictionaries
+        new = chosen.put(eqx.combine(arrays, rest), [numbers[label] for label in chosen.labels])
+        args = [new[name] for name in given]  # JAX sorts dictionaries
+        if samples == 1:
+            return objective.estimate(key, *args)
+        return objective.estimate_from(apart(placement, jax.random.split(key, samples)), *args)
 
+    numbers, arrays, key = everywhere(placement, (numbers, arrays, key))
     traced = jax.make_jaxpr(estimate)(key, numbers, arrays)
-    begin = Climb(numbers, optimizer.init(numbers), jnp.int32(0))
+    begin = everywhere(placement, Climb(numbers, optimizer.init(numbers), jnp.int32(0)))
+    consts = everywhere(placement, traced.consts)
     _refuse_useless(objective, chosen, traced, arrays, _searches(optimizer, begin))
     patterns = tuple(objective.patterns.items())
     text = zlib.crc32(str(traced.jaxpr).encode())  # what the function finds outside its arguments may have changed
     steps = (type(optimizer), optimizer.update)  # its first state is made here, and no part of the program
-    name = ("maximize", objective.fn, patterns, chosen.names, samples, steps, text, _constants(rest))
-    program = compiled(partial(_some, traced.jaxpr, optimizer), name, begin, arrays, traced.consts, key, _ZERO, _ZERO)
+    name = ("maximize", objective.fn, patterns, chosen.names, samples, placement, steps, text, _constants(rest))
+    some = partial(_some, traced.jaxpr, optimizer, placement)
+    options = OPTIONS if samples < MANY else {}
+    program = compiled(some, name, begin, arrays, consts, key, _ZERO, _ZERO, options=options)
 
     def advance(state, start, num):
-        return program(state, arrays, traced.consts, key, start, num)
+        return program(state, arrays, consts, key, start, num)
 
     advance.wait, advance.text, advance.shapes = program.wait, program.text, program.shapes
     return advance, begin
 
 
-def _some(jaxpr, optimizer, state: Climb, arrays, consts, key, start, num):
+def _some(jaxpr, optimizer, placement, state: Climb, arrays, consts, key, start, num):
     """`num` steps, the first of them number `start`."""
     objective = jaxpr_as_fun(ClosedJaxpr(jaxpr, consts))
     rest = jax.tree.leaves(arrays)
@@ -82,7 +100,7 @@ def _some(jaxpr, optimizer, state: Climb, arrays, consts, key, start, num):
         key_i = jax.random.fold_in(key, start + i)
 
         def cost(numbers):
-            return -objective(key_i, *numbers, *rest)[0]
+            return -objective(key_i, *jax.tree.leaves(numbers), *rest)[0]
 
         value, slope = jax.value_and_grad(cost)(state.numbers)
         # line searches ask for the rest: they look at the same noise again
@@ -91,14 +109,14 @@ def _some(jaxpr, optimizer, state: Climb, arrays, consts, key, start, num):
             slope, state.optimizer, state.numbers, **more
         )
         numbers = optax.apply_updates(state.numbers, updates)
-        fine = jnp.isfinite(value) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in slope]))
+        fine = jnp.isfinite(value) & jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(slope)]))
         keep = partial(jax.tree.map, lambda new, old: jnp.where(fine, new, old))
         new = Climb(keep(numbers, state.numbers), keep(optimizer_state, state.optimizer), jnp.where(fine, 0, state.idle + 1))
         return new, Row(rows.value.at[i].set(-value), rows.idle.at[i].set(new.idle))
 
     rows = Row(jnp.zeros(LENGTH, jaxpr.outvars[0].aval.dtype), jnp.zeros(LENGTH, jnp.int32))
     state, rows = lax.fori_loop(0, num, step, (state, rows))
-    return state, jax.tree.map(lambda x: x[None], rows)
+    return everywhere(placement, (state, jax.tree.map(lambda x: x[None], rows)))
 
 
 def _searches(optimizer, state: Climb) -> bool:
@@ -115,7 +133,7 @@ def _searches(optimizer, state: Climb) -> bool:
 def _refuse_useless(objective: Expectation, chosen: Free, traced, arrays, searches: bool) -> None:
     """Refuse numbers that the objective does not depend on: they would stay where they are, and nobody would know. And a line
     search on a random objective, whose noise it would climb."""
-    sources = [{"key"}, *({label} for label in chosen.labels), *({""} for _ in jax.tree.leaves(arrays))]
+    sources = [{"key"}, *({label} for label in sorted(chosen.labels)), *({""} for _ in jax.tree.leaves(arrays))]
     reached = flow(traced.jaxpr, sources)[0]
     ignored = [label for label in chosen.labels if label not in reached]
     if ignored:

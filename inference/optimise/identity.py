@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from ..mcmc.identity import digest, values
+from ..placement import Sharded
 
 
-def opened(store, text: str, named, key, like, steps: int):
+def opened(store, text: str, named, key, like, steps: int, placement: Sharded | None):
     """A context with the store opened for this run; with None where there is no store.
 
     - `text`: of the compiled step, optimiser included.
@@ -22,6 +23,7 @@ def opened(store, text: str, named, key, like, steps: int):
     identity = {
         "key": f"{jax.random.key_impl(key)} {np.asarray(jax.random.key_data(key)).tolist()}",
         "JAX": f"{jax.__version__} on {jax.devices()[0].device_kind}",
+        "placement": f"{1 if placement is None else placement.mesh_of_devices().size} devices",
         "data and first values": values(jax.tree.leaves(named)),
         "objective, model and optimizer": digest(text, str(jax.tree.structure(like[0]))),
     }

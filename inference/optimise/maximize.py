@@ -20,6 +20,7 @@ import optax
 
 from ppl._keys import check_key
 
+from ..placement import Sharded
 from ..progress import Meter, Progress, Silent
 from ..provenance import key_words, versions
 from ..run import Goal, Outcome, Route, run, seconds
@@ -30,6 +31,7 @@ from .ascent import LENGTH, Row, ascent
 from .blame import blame
 from .fit import Fit
 from .identity import opened
+from .share import check, everywhere, together
 from .until import Until, looks
 
 PATIENCE = 20  # steps in a row that may fail
@@ -43,6 +45,7 @@ def maximize(
     free: str | tuple[str, ...] | None = None,
     optimizer: optax.GradientTransformation | None = None,
     samples: int = 1,
+    placement: Sharded | None = None,
     until: Until | None = None,
     progress: bool | Progress = True,
     budget: float | str | None = None,
@@ -57,9 +60,12 @@ def maximize(
       arguments (say `"model.theta"`, and not `"model"`, to keep them, or wrap them in `inf.vi.Fixed`); a program's data never
       are. The fit prints which arguments were learned.
     - `optimizer`: any Optax transformation, for gradients that it descends (their sign is turned for it); by default
-      `optax.adam(0.01)`, its rate falling to zero along a cosine over the last half of the steps. Line searches, such as
-      `optax.lbfgs()`, are for objectives without noise, all of whose sites are enumerated; for others see `inf.dadvi`.
+      `optax.adam(0.01)`, its rate falling to zero along a cosine over the last half of the steps. It sees what is free by
+      label, as a dictionary such as `{"guide.phi['loc']": ...}`, so masks (`optax.masked`) can go by names. Line
+      searches, such as `optax.lbfgs()`, are for objectives without noise, all of whose sites are enumerated; for others see
+      `inf.dadvi`.
     - `samples`: estimates that are averaged in a step. With several, score function gradients have a baseline.
+    - `placement`: `Sharded()` shares the samples of a step out among devices; see `share.py`.
     - `until`: a rule that ends the run when the objective rises no more, for example `Stalled()`.
     - `progress`, `budget`, `store`: as for `mcmc`; a run that was broken off goes on with the same line. Ctrl-C ends the run
       and returns what is done.
@@ -74,17 +80,18 @@ def maximize(
     """
     limit, begun = seconds(budget), time.monotonic()
     _check(objective, key, steps, samples, optimizer, until, store)
+    check(placement, samples)
     given = named("maximize", objective, args)
     chosen = Free("maximize", given, free)
     optimizer = default_optimizer(steps) if optimizer is None else optimizer
-    advance, begin = ascent(objective, chosen, given, key, samples, optimizer)
-    with opened(store, advance.text() if store else "", given, key, advance.shapes, steps) as held:
+    advance, begin = ascent(objective, chosen, given, key, samples, optimizer, placement)
+    with opened(store, advance.text() if store else "", given, key, advance.shapes, steps, placement) as held:
         advance.wait()
         compile_seconds = time.monotonic() - begun
         saved = None if held is None else held.states()
         outcome = run(
             lambda lane, state, start, num: advance(state, start, num),
-            [begin] if saved is None else saved,
+            [begin] if saved is None else everywhere(placement, saved),
             _route(steps, until, held),
             most=LENGTH,
             progress=Meter(objective.__name__, now=_now) if progress is True else progress or Silent(),
@@ -94,7 +101,8 @@ def maximize(
         )
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
     rows = _joined(records[0], outcome.steps)
-    found = chosen.put(given, outcome.states[0].numbers)
+    numbers = together(placement, outcome.states[0].numbers)
+    found = chosen.put(given, [numbers[label] for label in chosen.labels])
     if outcome.reason == "not finite":
         raise ValueError(_never_finite(objective, found, chosen, key, samples, outcome.steps))
     made = {
@@ -103,6 +111,7 @@ def maximize(
         "key": key_words(key),
         "steps": len(rows.value),
         "samples": samples,
+        "placement": repr(placement),
         "free": list(chosen.names),
         "learned": chosen.sizes,
         "stopped": outcome.reason,

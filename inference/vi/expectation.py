@@ -73,9 +73,17 @@ class Expectation:
             raise ValueError(f"{self.__name__}: samples must be a whole number of at least 1, got {samples!r}.")
         if samples == 1:
             return _one(self, key, args)[0]
-        values, scores = jax.vmap(lambda k: _one(self, k, args))(jax.random.split(key, samples))
+        return self.estimate_from(jax.random.split(key, samples), *args)
+
+    def estimate_from(self, keys: jax.Array, *args: Any) -> jax.Array:
+        """The same, of one play for each of `keys` (samples,), two or more: `estimate` splits its key into them.
+
+        Example:
+            `elbo.estimate_from(jax.random.split(key, 8), program | data, guide(phi))`
+        """
+        values, scores = jax.vmap(lambda k: _one(self, k, args))(keys)
         total = lax.stop_gradient(jnp.sum(values))
-        others = (total - lax.stop_gradient(values)) / (samples - 1)
+        others = (total - lax.stop_gradient(values)) / (len(keys) - 1)
         return jnp.mean(values) - jnp.mean(others * jnp.expm1(zero(scores)))
 
     def using(self, strategies: Mapping[str, Strategy]) -> "Expectation":

@@ -81,6 +81,10 @@ class Free:
         """The free numbers, arrays in a fixed order."""
         return tuple(jnp.asarray(leaf) for _, leaf in _leaves(args, self.names, _is_learnable))
 
+    def by_label(self, args: dict[str, Any]) -> dict[str, jax.Array]:
+        """The free numbers by what they are called, such as `"guide.phi['loc']"`."""
+        return dict(zip(self.labels, self.take(args), strict=True))
+
     def put(self, args: dict[str, Any], numbers: Sequence[jax.Array]) -> dict[str, Any]:
         """The arguments with these numbers in place of their own."""
         given = iter(numbers)

@@ -100,11 +100,11 @@ class Carried(dist.TransformedDistribution):
         super().__init__(law, bijector(still.support), validate_args=validate_args)
 
     def sample(self, key: Any, sample_shape=()):
-        x = jnp.asarray(self.base_dist.sample(key, sample_shape))
+        x = jnp.asarray(self._free(self.base_dist.sample(key, sample_shape)))
         if bounds(self.still.support) is None:  # exp of them, and sums of these, are to be finite
             most = 0.5 * math.log(jnp.finfo(x.dtype).max)
             x = jnp.clip(x, -most, most)
-        return self._inside(jnp.asarray(self.transforms[0](x), x.dtype))
+        return self._inside(jnp.asarray(self.transforms[-1](x), x.dtype))
 
     def sample_with_intermediates(self, key: Any, sample_shape=()):
         return self.sample(key, sample_shape), []
@@ -116,10 +116,16 @@ class Carried(dist.TransformedDistribution):
         value = jnp.asarray(value)
         value = value.astype(jnp.promote_types(value.dtype, jnp.float32))
         inside = _holds(self.support, value)
-        middle = self.transforms[0](jnp.zeros(self.base_dist.event_shape, value.dtype))
+        middle = self.transforms[-1](self._free(jnp.zeros(self.base_dist.event_shape, value.dtype)))
         known = jnp.where(jnp.expand_dims(inside, range(-self.event_dim, 0)), self._inside(value), middle)
         log_prob = jnp.where(inside, super().log_prob(known), -jnp.inf)
         return log_prob.astype(jnp.promote_types(value.dtype, value_dtype(self.base_dist)))
+
+    def _free(self, x):
+        """An unconstrained value. NumPyro has the transforms of a law that has some, as that of a `Scaled`, first."""
+        for transform in self.transforms[:-1]:
+            x = transform(x)
+        return x
 
     def _inside(self, value):
         """Rounding may put a value onto a bound, as exp(-200) onto 0: then one next to it is taken, within the support."""

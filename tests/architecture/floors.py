@@ -32,8 +32,8 @@ FLOORS = {
     "surrogates": [
         ["cases", "gate", "c2st"],
         ["columns", "tokens", "trunk", "heads"],
-        ["training"],
-        ["pfn", "distribution_transformer", "neural_posterior", "emulate"],
+        ["training", "simulations"],
+        ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulate"],
         ["artifact"],
         ["correct", "rungs", "defensive", "diagnose", "ledger"],
         ["__init__"],

@@ -9,7 +9,7 @@ import pytest
 import inference as inf
 import ppl
 from ppl import dist, sample
-from surrogates.distribution_transformer import distribution_transformer
+from surrogates.distribution_transformer import Exercises, distribution_transformer
 from surrogates.heads.mixture import Gaussians
 
 KEY, NOISE = jax.random.key(0), 0.5
@@ -124,3 +124,29 @@ def test_sentences(by_mixtures):
         trained(seen, bumps())
     with pytest.raises(ValueError, match="the network reads z, but got data of no site"):
         by_mixtures.given({}, None)
+
+
+def test_siblings_estimate_the_same_with_less_noise():
+    """The mean of u z over exercises by shares is that of one draw, to 5 standard errors; its noise is smaller."""
+
+    @ppl.model
+    def wide():
+        return sample("loc", dist.Normal(0.0, 0.1)), sample("scale", dist.LogNormal(0.0, 0.1))
+
+    @ppl.model
+    def number(prior):
+        u = sample("u", dist.Normal(*prior))
+        sample("z", dist.Normal(u, 1.0))
+
+    def moments(siblings, num=20_000):
+        cases = Exercises(number, wide(), ("z",), (), 0, 0.0, siblings)
+
+        def one(key):
+            case = cases.simulate(key).choices
+            return jnp.sum(case["shares"] * case["positions"][:, 0]) * case["data"]["z"]
+
+        found = np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(5), num)))
+        return found.mean(), found.std() / num**0.5
+
+    (one, error), (many, less) = moments(1), moments(16)
+    assert abs(one - many) < 5.0 * (error**2 + less**2) ** 0.5 and less < error, (one, error, many, less)

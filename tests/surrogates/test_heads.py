@@ -9,7 +9,7 @@ import pytest
 
 import ppl
 from ppl import dist, sample
-from surrogates.heads import Bar, Categories, Flow, LowRankMixture, Mixture, Spline, Supported
+from surrogates.heads import Bar, Categories, Flow, LowRankMixture, Mixture, Scaled, Spline, Supported
 from surrogates.heads.bar import Bars
 from surrogates.heads.supported import Carried
 from tests.surrogates.heads import MEMBERS, SCALAR, signs
@@ -274,3 +274,14 @@ def test_sentences(told):
     with pytest.raises(ValueError) as error:
         WRONG[told]()
     assert told in str(error.value)
+
+
+def test_scaled_within_a_support_draws_what_its_density_says():
+    """NumPyro joins the transforms of both: all must be gone through. Shares of draws err by sqrt(p (1 - p) / n) each."""
+    law = Supported(Scaled(Mixture(None, num=1), 3.0, 0.1), dist.constraints.positive).law(jnp.array([0.0, 0.2, -0.1]))
+    assert isinstance(law, Carried)
+    draws, p = law.sample(KEY, (N,)), jnp.array([0.1, 0.5, 0.9])
+    known = dist.LogNormal(3.02, 0.1 * jnp.exp(-0.1))  # softly clamped: exp(-0.1) but for 1e-5
+    np.testing.assert_allclose(law.log_prob(draws[:50]), known.log_prob(draws[:50]), atol=1e-2)
+    below = jnp.mean(draws[:, None] < known.icdf(p), 0)
+    assert (jnp.abs(below - p) < DRAWS_ERR * jnp.sqrt(p * (1.0 - p) / N)).all(), below

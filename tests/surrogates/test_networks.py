@@ -65,6 +65,19 @@ def test_far_values_are_drawn_in_and_stay_finite():
     assert np.all(np.diff(far[:3]) > 0.0) and np.isfinite(far).all() and far[3] < 40.0
 
 
+def test_ends_of_an_interval_are_not_far():
+    """A uniform number has its ends sqrt(3) deviations out; 2 with the spread by quantiles, and drawn in a little."""
+
+    @ppl.model
+    def places():
+        sample("x", dist.Uniform(-1.0, 3.0))
+
+    draws = jax.vmap(places().simulate)(jax.random.split(KEY, 2000)).choices
+    read = Columns.of(places().sites(), draws)
+    ends = np.array([read({"x": x})[0] for x in (-1.0, 3.0)])
+    np.testing.assert_allclose(ends, [-1.4, 1.4], atol=0.1)
+
+
 def trunk_and_tokens(num=6, width=16, depth=2):
     trunk = Trunk.of(width, depth, heads=4, key=KEY)
     shaken = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(5), x.shape), trunk)

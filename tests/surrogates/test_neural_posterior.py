@@ -8,7 +8,6 @@ import pytest
 import inference as inf
 import ppl
 from ppl import dist, sample
-from surrogates.artifact import load, save
 from surrogates.heads import Mixture, Spline
 from surrogates.neural_posterior import neural_posterior
 
@@ -113,36 +112,6 @@ def test_broken_off_and_resumed_it_is_the_same(tmp_path):
     for other in (inner, again):
         for a, b in zip(jax.tree.leaves(whole.net), jax.tree.leaves(other.net), strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def test_saved_and_loaded_it_says_the_same(net, tmp_path):
-    save(net, tmp_path / "net.npz")
-    other = load(tmp_path / "net.npz", PROGRAM)
-    program = normal_rows(NUM) | {"y": jnp.arange(5.0)}
-    for a, b in zip(jax.tree.leaves(net), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-    choices = {"mu": jnp.float32(0.3)}
-    assert net.given(program).log_density(choices) == other.given(program).log_density(choices)
-
-
-def test_foreign_files_get_sentences(net, tmp_path):
-    file = tmp_path / "net.npz"
-    save(net, file)
-    with pytest.raises(ValueError, match="another program, or with other arguments"):
-        load(file, normal_rows(NUM, 3.0))
-    with pytest.raises(ValueError, match=r"another program: site 'y' has shape \(5,\) in it, and has shape \(4,\)"):
-        load(file, normal_rows(4))
-    with pytest.raises(ValueError, match="site 'mu' has shape .* is not there"):
-        load(file, rates(5))
-    whole = file.read_bytes()
-    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="is damaged, or is no saved network"):
-        load(tmp_path / "cut.npz", PROGRAM)
-    np.savez(tmp_path / "other.npz", header=np.array('{"schema": "evidentia.posterior"}'))
-    with pytest.raises(ValueError, match="no saved network: its header names the kind 'evidentia.posterior'"):
-        load(tmp_path / "other.npz", PROGRAM)
-    with pytest.raises(ValueError, match="expected a network as"):
-        save(net.net, file)
 
 
 @ppl.model

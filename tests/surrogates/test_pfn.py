@@ -37,7 +37,7 @@ def exact(x, y, at):
 def settings(**more):
     return {
         "context": ("x", "y"), "query": "y", "key": KEY, "steps": 1500, "batch": 64, "width": 24, "depth": 2, "heads": 2,
-        "asked": 4, "progress": False,
+        "progress": False,
     } | more  # fmt: skip
 
 
@@ -74,6 +74,15 @@ def test_order_does_not_matter_and_points_are_apart(net):
     np.testing.assert_allclose(
         found.log_prob(0.3)[2:4], net.given({"x": x, "y": y}).at({"x": at[2:4]}).log_prob(0.3), atol=1e-4
     )
+
+
+def test_asked_together_or_one_by_one_is_the_same(net):
+    """Rows go through the trunk together in training, and apart afterwards."""
+    choices, num = lines(NUM).simulate(KEY).choices, 5
+    x, y = choices["x"], choices["y"]
+    together = net.net.rows({"x": x, "y": y}, jnp.arange(NUM) < num).log_prob(y)[num:]
+    apart = net.given({"x": x[:num], "y": y[:num]}).at({"x": x[num:]}).log_prob(y[num:])
+    np.testing.assert_allclose(together, apart, atol=1e-4)
 
 
 def test_its_law_has_quantiles_slopes_and_a_place_in_programs(net):
@@ -123,7 +132,7 @@ def test_sentences(net):
         "the program has no site 'z' that is drawn": {"context": ("x", "z")},
         "site 'slope' is a single number": {"context": ("slope", "y")},
         "the query 'y' must be one of the context, x": {"context": ("x",)},
-        "least must lie between 0 and 8, got 9": {"least": 9},
+        "least must lie between 0 and 8 .rows less asked., got 9": {"least": 9},
         "asked must be a whole number of at least 1": {"asked": 0},
         "gaps must be a share of at least 0 and below 1, got 1.0": {"gaps": 1.0},
     }.items():

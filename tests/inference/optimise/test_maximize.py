@@ -401,3 +401,30 @@ def test_progress_shows_the_objective():
         progress=Meter("elbo", now=lambda r: {"objective": "-8.1"}, stream=stream),
     )
     assert "300 of 300 steps" in stream.getvalue() and "objective -8.1" in stream.getvalue()
+
+
+def test_samples_on_eight_devices_are_those_of_one():
+    """Scores, too, whose baseline is the mean over all devices."""
+    scored = elbo.using({"mu": Score()})
+    one, eight = (
+        maximize(scored, PROGRAM, guide(START), steps=50, samples=16, placement=placement, **QUIET)
+        for placement in (None, inf.Sharded())
+    )
+    np.testing.assert_allclose(eight.values, one.values, rtol=1e-4)
+    np.testing.assert_allclose(eight["guide"].args[0]["loc"], one["guide"].args[0]["loc"], rtol=1e-3)
+
+
+def test_a_run_on_other_devices_is_another_run(tmp_path):
+    store = inf.Store(tmp_path / "run")
+    one = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("samples",))
+    maximize(elbo, PROGRAM, guide(START), steps=3, samples=8, store=store, placement=inf.Sharded(one), **QUIET)
+    assert store.planned() == 3
+    with pytest.raises(ValueError, match="its placement is not the same .1 devices there, 8 devices here."):
+        maximize(elbo, PROGRAM, guide(START), steps=3, samples=8, store=store, placement=inf.Sharded(), **QUIET)
+
+
+def test_optimizers_know_numbers_by_name():
+    """Masked by label, the scale of the guide stays where it is."""
+    of_scale = optax.masked(optax.set_to_zero(), {"guide.phi['loc']": False, "guide.phi['log_scale']": True})
+    found = maximize(elbo, PROGRAM, guide(START), optimizer=optax.chain(OPTIMIZER, of_scale), steps=20, **QUIET)
+    assert found["guide"].args[0]["loc"] != 0.0 and found["guide"].args[0]["log_scale"] == 0.0

@@ -1,0 +1,47 @@
+"""The samples of a step shared out among devices: `inf.maximize(..., samples=256, placement=inf.Sharded())`.
+
+One program runs on all devices. Each plays its share of the samples and takes their part of the gradient; the compiler inserts
+the sum over devices, once a step. The free numbers and the optimiser's state lie on every device.
+
+Law: the keys are those of one device, so the numbers are, too, but for sums that are taken in another order.
+"""
+
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ..placement import Sharded
+
+
+def check(placement: Sharded | None, samples: int) -> None:
+    """Raise ValueError, with a sentence, for a placement that samples cannot have."""
+    if placement is None:
+        return
+    if not isinstance(placement, Sharded):
+        raise ValueError(f"maximize: samples can be shared out among devices by Sharded(), got {type(placement).__name__}.")
+    devices = placement.mesh_of_devices().size
+    if samples % devices:
+        raise ValueError(
+            f"maximize: {samples} samples a step cannot be shared out evenly among {devices} devices; ask for "
+            f"{devices * -(-samples // devices)}."
+        )
+
+
+def apart(placement: Sharded | None, keys: jax.Array) -> jax.Array:
+    """Inside a compiled program: keys (samples,), each with the device that is to play with it."""
+    if placement is None:
+        return keys
+    mesh = placement.mesh_of_devices()
+    return jax.lax.with_sharding_constraint(keys, NamedSharding(mesh, P(*mesh.axis_names)))
+
+
+def everywhere(placement: Sharded | None, tree: Any) -> Any:
+    """The same arrays on every device, inside a compiled program and outside."""
+    return tree if placement is None else jax.device_put(tree, NamedSharding(placement.mesh_of_devices(), P()))
+
+
+def together(placement: Sharded | None, tree: Any) -> Any:
+    """The same arrays on one device."""
+    return tree if placement is None else jax.device_put(tree, jax.local_devices()[0])
