@@ -9,10 +9,12 @@ program(*args)                            # waits for the compiler if need be
 ```
 """
 
+import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -59,7 +61,8 @@ def compiled(fn, name, *args, options: Mapping[str, Any] = OPTIONS):
             given = iter(arrays)
             return fn(*jax.tree.unflatten(structure, [next(given) if c is None else c for c in constants]))
 
-        lowered = jax.jit(flat).lower(_arrays(leaves))
+        with _no_garbage():
+            lowered = jax.jit(flat).lower(_arrays(leaves))
         told = dict(options) if jax.default_backend() == "cpu" else {}
         program = Entry(_in_background(lambda: _optimised(lowered, told)), lowered)
         if key is not None:
@@ -72,6 +75,19 @@ def compiled(fn, name, *args, options: Mapping[str, Any] = OPTIONS):
 
     call.wait, call.shapes, call.text = program.made.result, program.lowered.out_info, program.lowered.as_text
     return call
+
+
+@contextmanager
+def _no_garbage():
+    """Tracing makes a hundred thousand objects and drops few: to look through them for garbage again and again, as Python
+    does, takes a tenth of the time and finds nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _optimised(lowered, options):

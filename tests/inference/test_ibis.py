@@ -25,7 +25,7 @@ def test_the_error_of_the_evidence_is_right():
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [ibis(moves=20), ibis(moves=20, to=ByESS(0.5))])
 def test_the_error_of_the_evidence_is_right_in_eight_dimensions(method):
-    z = z_scores(method, regression(), 1000, 100)
+    z = z_scores(method, regression(), 1000, 200)
     assert abs(z.mean()) < 0.3
     assert 0.85 < z.std() < 1.15
 
