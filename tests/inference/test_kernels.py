@@ -97,8 +97,8 @@ def test_placements_agree(x64, name):
 # -- planted bugs --------------------------------------------------------------------------------------------------------
 
 
-def accept_wrong_way(key, log_ratio, new, old):
-    return metropolis.accept(key, -log_ratio, new, old)
+def decided_wrong_way(exponential, log_ratio, new, old):
+    return metropolis.decided(exponential, -log_ratio, new, old)
 
 
 def accept_always(key, log_ratio, new, old):
@@ -125,7 +125,7 @@ def moved_but_not_evaluated(state, point, target):
 
 
 BUGS = {
-    "RandomWalk, ratio upside down": ("RandomWalk", random_walk, "accept", accept_wrong_way),
+    "RandomWalk, ratio upside down": ("RandomWalk", random_walk, "decided", decided_wrong_way),
     "HMC, last half step forgotten": ("HMC", hmc, "velocity_verlet", no_last_half_step),
     "HMC, never rejects": ("HMC", hmc, "accept", accept_always),
     "Barker, way back forgotten": ("Barker", barker, "back_and_forth", lambda *_: 0.0),
