@@ -83,14 +83,14 @@ def test_the_furthest_level_fits_and_the_next_does_not():
 
     @jax.jit
     def furthest(least):
-        return path.furthest(population, lambda log_ratio: ess(log_ratio) >= least * 500)
+        return path.furthest(population, lambda alive: lambda log_ratio: ess(log_ratio) >= least * 500)
 
     for least in (0.3, 0.6):
         n = int(furthest(least))
         assert share(n) >= least > share(n + 1)
     assert furthest(0.0) == 20
     assert furthest(1.1) == 1  # one more in any case
-    assert int(path.furthest(population._replace(level=jnp.int32(19)), lambda log_ratio: jnp.array(False))) == 20
+    assert int(path.furthest(population._replace(level=jnp.int32(19)), lambda alive: lambda log_ratio: jnp.array(False))) == 20
 
 
 @ppl.model
@@ -137,6 +137,8 @@ def test_no_model_is_evaluated_to_reweight(monkeypatch):
     path = DataOrder().of(SMALL.program)
     population = jax.eval_shape(lambda: path.start(jax.random.key(0), 10))
     monkeypatch.setattr(ppl.Program, "run", None)
-    jax.eval_shape(lambda p: path.log_ratio(p.particles, p.level, path.furthest(p, lambda r: ess(r) > 5.0)), population)
+    jax.eval_shape(
+        lambda p: path.log_ratio(p.particles, p.level, path.furthest(p, lambda alive: lambda r: ess(r) > 5.0)), population
+    )
     with pytest.raises(TypeError):
         path.at(jnp.zeros(2))
