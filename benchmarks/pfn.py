@@ -18,7 +18,7 @@ import numpy as np
 import surrogates as sur
 from benchmarks.pfn_tasks import drawn, exact, process
 from benchmarks.report import machine, table, write
-from surrogates.training import muon
+from surrogates import muon
 
 SHOWN, ASKED, SETS = 20, 8, 1500
 SIZES = (0, 1, 2, 5, 10, 20)

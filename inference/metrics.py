@@ -7,7 +7,7 @@ the posterior. Kernels use it only through five maps, so that any metric serves 
 metric = Diagonal(variance)                 # (dim,): posterior variances
 metric = Dense.from_covariance(covariance)
 metric = LowRank(scale, directions, values) # a diagonal, corrected along few directions
-momentum = metric.sample_momentum(key)      # Normal(0, mass matrix)
+momentum = metric.momentum(normal)          # F'^-1 normal: of Normal(0, mass matrix)
 metric.velocity(momentum)                   # C momentum
 metric.unwhiten(normal)                     # F normal: a displacement with covariance C
 metric.whiten(displacement)                 # F^-1 displacement: back to where the metric is the identity
@@ -30,8 +30,8 @@ class Metric(eqx.Module):
     """The contract. All vectors are (dim,)."""
 
     @abc.abstractmethod
-    def sample_momentum(self, key) -> jax.Array:
-        """A momentum from Normal(0, C^-1)."""
+    def momentum(self, normal) -> jax.Array:
+        """Of standard normals, a momentum from Normal(0, C^-1)."""
 
     @abc.abstractmethod
     def velocity(self, momentum) -> jax.Array:
@@ -67,8 +67,7 @@ class Diagonal(Metric):
     def like(self, guess):
         return Diagonal(guess.scale**2 * (1.0 + guess.directions**2 @ (guess.values - 1.0)))
 
-    def sample_momentum(self, key):
-        normal = jax.random.normal(key, self.variance.shape, self.variance.dtype)
+    def momentum(self, normal):
         return normal * jax.lax.rsqrt(self.variance)
 
     def velocity(self, momentum):
@@ -106,8 +105,8 @@ class Dense(Metric):
     def like(self, guess):
         return Dense.from_covariance(jax.vmap(guess.velocity)(jnp.eye(len(guess.scale), dtype=guess.scale.dtype)))
 
-    def sample_momentum(self, key):
-        return self.mass_factor @ jax.random.normal(key, self.covariance.shape[:1], self.covariance.dtype)
+    def momentum(self, normal):
+        return self.mass_factor @ normal
 
     def velocity(self, momentum):
         return self.covariance @ momentum
@@ -140,8 +139,7 @@ class LowRank(Metric):
         directions = jnp.pad(guess.directions[:, chosen], ((0, 0), (0, more)))
         return LowRank(guess.scale, directions, jnp.pad(guess.values[chosen], (0, more), constant_values=1.0))
 
-    def sample_momentum(self, key):
-        normal = jax.random.normal(key, self.scale.shape, self.scale.dtype)
+    def momentum(self, normal):
         return self._stretch(normal, jax.lax.rsqrt(self.values)) / self.scale
 
     def velocity(self, momentum):

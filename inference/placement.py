@@ -186,3 +186,22 @@ def cores() -> int:
 def default_placement(kernel: Kernel) -> Placement:
     """`Threads()` where JAX runs on CPUs; `Vectorized()` on accelerators, and for kernels that move all chains together."""
     return Threads() if jax.default_backend() == "cpu" and not kernel.together else Vectorized()
+
+
+def check_shares(who: str, placement: "Sharded | None", num: int, things: str, each: str = "", ask: str = "") -> None:
+    """Raise ValueError, with a sentence, for a placement among whose devices `num` things cannot be shared out."""
+    if placement is None:
+        return
+    if not isinstance(placement, Sharded):
+        raise ValueError(f"{who}: {things} can be shared out among devices by Sharded(), got {type(placement).__name__}.")
+    devices = placement.mesh_of_devices().size
+    if num % devices:
+        least = devices * -(-num // devices)
+        raise ValueError(
+            f"{who}: {num} {things}{each} cannot be shared out evenly among {devices} devices; ask for {ask}{least}."
+        )
+
+
+def on_one_device(placement: "Sharded | None", tree):
+    """The same arrays on one device, where they were shared out."""
+    return tree if placement is None else jax.device_put(tree, jax.local_devices()[0])

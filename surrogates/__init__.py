@@ -10,6 +10,7 @@ from .neural_likelihood import NeuralLikelihood, neural_likelihood
 from .neural_posterior import NeuralPosterior, neural_posterior
 from .pfn import PFN, pfn
 from .rungs import Attempt, ByImportance, ByMCMC, ByTempering, Rung, Task
+from .training import muon
 
 __all__ = [
     "PFN",
@@ -29,6 +30,7 @@ __all__ = [
     "diagnose",
     "distribution_transformer",
     "load",
+    "muon",
     "neural_likelihood",
     "neural_posterior",
     "pfn",

@@ -30,18 +30,19 @@ import ppl
 from ppl import dist
 from ppl._errors import nearest
 from ppl.choices import flatten
-from ppl.distributions import bijector, integer_bounds, is_traced, support_name
-from ppl.site import SiteInfo
+from ppl.distributions import is_traced
 
+from .cases import Source
 from .columns import Columns
-from .heads import Categories, Head, Mixture, Scaled, Supported
+from .heads import Head, Mixture
+from .heads.for_site import head_for
 from .heads.head import count
 from .tokens import Reader, Writer
 from .training import trained
 from .trunk import MLP, Trunk
 
 
-class Points(ppl.Generative, eqx.Module):
+class Points(Source):
     """A program as a source of data sets, of which some rows are shown and others are asked for.
 
     - `program`: everything is drawn. `context`: sites with a row for every point; `query`: the one that is asked for.
@@ -82,9 +83,6 @@ class Points(ppl.Generative, eqx.Module):
     def _gapped(self, name: str, value: Array) -> Array:
         gone = ppl.sample(f"gaps of {name}".replace(".", " "), dist.Bernoulli(self.gaps).expand([self.most])) == 1
         return jnp.where(jnp.reshape(gone, (-1,) + (1,) * (value.ndim - 1)), jnp.nan, value.astype(float))
-
-    def density(self, choices):
-        raise ValueError("points are drawn, and have no density of their own: ask the program.")
 
 
 class Net(eqx.Module):
@@ -244,7 +242,8 @@ def pfn(
     table = program.sites()
     trunk = Trunk.of(width, depth, heads, key=one)
     columns = Columns.of({name: table[name] for name in points.given}, looked, axes=1) if points.given else None
-    head = _head(table[query], looked[query], head)
+    default = None if table[query].discrete else Mixture(None, 10)
+    head = head_for(query, table[query], looked[query].reshape(-1), default if head is None else head)
     net = Net(
         Reader.of(Columns.of({name: table[name] for name in context}, looked, axes=1), (), width=width, key=two),
         columns,
@@ -276,21 +275,3 @@ def _check(points: Points) -> None:
         raise ValueError(f"pfn: least must lie between 0 and {points.shown} (rows less asked), got {points.least!r}.")
     if not 0.0 <= points.gaps < 1.0:
         raise ValueError(f"pfn: gaps must be a share of at least 0 and below 1, got {points.gaps!r}.")
-
-
-def _head(row: SiteInfo, draws: np.ndarray, head: Head | None) -> Head:
-    """The head for a site's values, in its units."""
-    if row.discrete:
-        if head is not None:
-            return head
-        bounds = None if row.support is None else integer_bounds(row.support)
-        if bounds is None or np.ndim(bounds[1]) or int(bounds[0]) != 0:
-            raise ValueError(
-                "pfn: the query is a whole number, but not one of 0, 1, ..., k with a known k. Give a head of your own, head=."
-            )
-        return Categories(int(bounds[1]) + 1)
-    head, support = Mixture(None, 10) if head is None else head, row.support
-    if support is None or support_name(support).startswith("real"):
-        return Scaled.from_samples(head, draws)
-    free = np.asarray(bijector(support).inv(jnp.asarray(draws)))
-    return Supported(Scaled.from_samples(head, free[np.isfinite(free)]), support)

@@ -41,7 +41,7 @@ def annealed(steps: int, optimizer: optax.GradientTransformation | None = None) 
     The number of steps is kept in the state: programs compiled for one number serve for others.
 
     Example:
-        `annealed(10_000, muon())`
+        `annealed(10_000, sur.muon())`
     """
     inner = default_optimizer() if optimizer is None else optimizer
 
@@ -66,7 +66,7 @@ def muon(rate: float = RATE) -> optax.GradientTransformation:
       et al., "Muon is scalable for LLM training", 2025, arXiv:2502.16982).
 
     Example:
-        `sur.pfn(program, context=("x", "y"), query="y", key=key, optimizer=muon())`
+        `sur.pfn(program, context=("x", "y"), query="y", key=key, optimizer=sur.muon())`
     """
     inner = optax.contrib.muon(
         rate,

@@ -106,10 +106,11 @@ class ChEES(Kernel):
         part = 1.0 + self.jitter * (2.0 * evenly(shared(state.turn)).astype(length.dtype) - 1.0)
         n_steps = jnp.clip(jnp.ceil(part * length / step_size), 1, LONGEST).astype(jnp.int32)
         key_momentum, key_accept = jax.random.split(key)
-        momentum = metric.sample_momentum(key_momentum)
+        momentum = metric.momentum(jax.random.normal(key_momentum, state.position.shape, state.position.dtype))
 
+        exponential = jax.random.exponential(key_accept, (), state.log_density.dtype)
         old = GradientState(state.position, state.log_density, state.gradient)
-        kept, info, end = trajectory(key_accept, old, momentum, target, metric, step_size, n_steps)
+        kept, info, end = trajectory(exponential, old, momentum, target, metric, step_size, n_steps)
         slope = part * length * criterion_slope(old.position, end, info.acceptance_rate, metric)
         return state._replace(**kept._asdict(), turn=state.turn + 1, slope=slope), info
 

@@ -18,11 +18,14 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ppl._keys import fold
+
+from .. import noise
 from ..integrators import Phase, velocity_verlet
 from ..kernel import Kernel
 from ..metrics import Metric
 from ..numerics import finite_or
-from .metropolis import GradientState, accept, at_with_gradient
+from .metropolis import GradientState, at_with_gradient, decided
 from .nuts import DIVERGENCE
 
 
@@ -53,6 +56,7 @@ class HMC(Kernel):
     target_acceptance: float = eqx.field(static=True, default=0.8, kw_only=True)
 
     learns: ClassVar[tuple[str, ...]] = ("step_size", "metric")
+    shares: ClassVar[bool] = True
 
     def __check_init__(self):
         if self.num_steps < 1:
@@ -66,18 +70,18 @@ class HMC(Kernel):
     def step(self, key, state: GradientState, target) -> tuple[GradientState, HMCInfo]:
         if self.step_size is None or self.metric is None:
             raise ValueError("HMC: step size and metric must be known to take a step; see inference.adapted.")
-        metric, step_size = self.metric, jnp.asarray(self.step_size, state.position.dtype)
-        key_momentum, key_length, key_accept = jax.random.split(key, 3)
-        momentum = metric.sample_momentum(key_momentum)
-        spread = int(self.jitter * self.num_steps)
-        n_steps = self.num_steps + jax.random.randint(key_length, (), -spread, spread + 1, jnp.int32)
-        state, info, _ = trajectory(key_accept, state, momentum, target, metric, step_size, n_steps)
+        position, spread, n_steps = state.position, int(self.jitter * self.num_steps), jnp.int32(self.num_steps)
+        normal, exponential = noise.normal_and_exponential(fold(key, 0), position.size, position.dtype)
+        if spread:
+            n_steps += jax.random.randint(noise.common(fold(key, 1)), (), -spread, spread + 1, jnp.int32)
+        momentum, step_size = self.metric.momentum(normal), jnp.asarray(self.step_size, position.dtype)
+        state, info, _ = trajectory(exponential, state, momentum, target, self.metric, step_size, n_steps)
         return state, info
 
 
-def trajectory(key, state: GradientState, momentum, target, metric, step_size, n_steps):
-    """`n_steps` leapfrog steps from `momentum`, accepted or not: the state, the statistics, and where the trajectory ended
-    (a `Phase`)."""
+def trajectory(exponential, state: GradientState, momentum, target, metric, step_size, n_steps):
+    """`n_steps` leapfrog steps from `momentum`, accepted or not by an exponential of rate 1: the state, the statistics, and
+    where the trajectory ended (a `Phase`)."""
 
     def leapfrog(_, carry):
         phase, _ = carry
@@ -88,7 +92,7 @@ def trajectory(key, state: GradientState, momentum, target, metric, step_size, n
     new = GradientState(end.position, finite_or(log_density, -jnp.inf), end.gradient)
     energy_0 = metric.kinetic_energy(momentum) - state.log_density
     energy = metric.kinetic_energy(end.momentum) - new.log_density
-    (state, kept), rate = accept(key, energy_0 - energy, (new, energy), (state, energy_0))
+    (state, kept), rate = decided(exponential, energy_0 - energy, (new, energy), (state, energy_0))
     info = HMCInfo(
         lp=state.log_density,
         acceptance_rate=rate,

@@ -172,7 +172,7 @@ class NUTS(Kernel):
         # A state not yet evaluated makes one step of length zero, which is always accepted if its density is finite.
         known = log_density > 0.5 * UNEVALUATED
         key_momentum, key_choices = jax.random.split(key)
-        momentum = self.metric.sample_momentum(key_momentum)
+        momentum = self.metric.momentum(jax.random.normal(key_momentum, position.shape, dtype))
         choices = jax.random.exponential(key_choices, (2 * self.max_depth + NUM_JUMPS,), dtype)
         energy = self.metric.kinetic_energy(momentum) - log_density
         departure = Departure(

@@ -46,8 +46,7 @@ class RandomWalk(Kernel):
             raise ValueError("RandomWalk: step size and metric must be known to take a step; see inference.adapted.")
         position = state.position
         step_size = jnp.asarray(self.step_size, position.dtype)
-        normal = noise.normal(key, (position.size + 2,), position.dtype)  # all of a move's noise of one call
-        new = at(target, position + step_size * self.metric.unwhiten(normal[:-2]))
-        exponential = 0.5 * jnp.sum(normal[-2:] ** 2)
+        normal, exponential = noise.normal_and_exponential(key, position.size, position.dtype)
+        new = at(target, position + step_size * self.metric.unwhiten(normal))
         state, rate = decided(exponential, new.log_density - state.log_density, new, state)
         return state, RandomWalkInfo(state.log_density, rate, step_size)

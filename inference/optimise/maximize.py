@@ -20,7 +20,7 @@ import optax
 
 from ppl._keys import check_key
 
-from ..placement import Sharded
+from ..placement import Sharded, check_shares, on_one_device
 from ..progress import Meter, Progress, Silent
 from ..provenance import key_words, versions
 from ..run import Goal, Outcome, Route, run, seconds
@@ -31,7 +31,7 @@ from .ascent import LENGTH, Row, ascent
 from .blame import blame
 from .fit import Fit
 from .identity import opened
-from .share import check, everywhere, together
+from .share import everywhere
 from .until import Until, looks
 
 PATIENCE = 20  # steps in a row that may fail
@@ -80,7 +80,7 @@ def maximize(
     """
     limit, begun = seconds(budget), time.monotonic()
     _check(objective, key, steps, samples, optimizer, until, store)
-    check(placement, samples)
+    check_shares("maximize", placement, samples, "samples", " a step")
     given = named("maximize", objective, args)
     chosen = Free("maximize", given, free)
     optimizer = default_optimizer(steps) if optimizer is None else optimizer
@@ -101,7 +101,7 @@ def maximize(
         )
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
     rows = _joined(records[0], outcome.steps)
-    numbers = together(placement, outcome.states[0].numbers)
+    numbers = on_one_device(placement, outcome.states[0].numbers)
     found = chosen.put(given, [numbers[label] for label in chosen.labels])
     if outcome.reason == "not finite":
         raise ValueError(_never_finite(objective, found, chosen, key, samples, outcome.steps))

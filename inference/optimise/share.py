@@ -15,20 +15,6 @@ from jax.sharding import PartitionSpec as P
 from ..placement import Sharded
 
 
-def check(placement: Sharded | None, samples: int) -> None:
-    """Raise ValueError, with a sentence, for a placement that samples cannot have."""
-    if placement is None:
-        return
-    if not isinstance(placement, Sharded):
-        raise ValueError(f"maximize: samples can be shared out among devices by Sharded(), got {type(placement).__name__}.")
-    devices = placement.mesh_of_devices().size
-    if samples % devices:
-        raise ValueError(
-            f"maximize: {samples} samples a step cannot be shared out evenly among {devices} devices; ask for "
-            f"{devices * -(-samples // devices)}."
-        )
-
-
 def apart(placement: Sharded | None, keys: jax.Array) -> jax.Array:
     """Inside a compiled program: keys (samples,), each with the device that is to play with it."""
     if placement is None:
@@ -40,8 +26,3 @@ def apart(placement: Sharded | None, keys: jax.Array) -> jax.Array:
 def everywhere(placement: Sharded | None, tree: Any) -> Any:
     """The same arrays on every device, inside a compiled program and outside."""
     return tree if placement is None else jax.device_put(tree, NamedSharding(placement.mesh_of_devices(), P()))
-
-
-def together(placement: Sharded | None, tree: Any) -> Any:
-    """The same arrays on one device."""
-    return tree if placement is None else jax.device_put(tree, jax.local_devices()[0])

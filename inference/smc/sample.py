@@ -19,7 +19,7 @@ import numpy as np
 from ..compiled import compiled
 from ..diagnostics import SamplingWarning
 from ..findings import OF_PARTICLES, findings
-from ..placement import Sharded, cores
+from ..placement import Sharded, check_shares, cores, on_one_device
 from ..posterior import Posterior
 from ..progress import Meter, Progress, Silent
 from ..run import Goal, Outcome, Route, run, seconds
@@ -75,7 +75,7 @@ def smc(
     """
     limit, begun = seconds(budget), time.monotonic()
     _check(method, key, particles, islands, history, store)
-    spread.check(placement, particles)
+    check_shares("smc", placement, particles, "particles", ask="particles=")
     path = method.way.of(program)
     path.check_islands(islands)
     method.stage.check(path)
@@ -124,7 +124,7 @@ def smc(
             keeper=held,
         )
         records = outcome.records if held is None else held.whole(outcome.records, outcome.steps)
-    outcome = outcome._replace(states=spread.together(placement, outcome.states))
+    outcome = outcome._replace(states=on_one_device(placement, outcome.states))
     rows = [_all(row, parts) for row, parts in zip(firsts, records, strict=True)]
     if isinstance(history, Folding):
         rows = [row._replace(kept=(held, row.kept[1])) for row, held in zip(rows, gathered, strict=True)]

@@ -14,20 +14,6 @@ from jax.sharding import PartitionSpec as P
 from ..placement import Sharded
 
 
-def check(placement: Sharded | None, particles: int) -> None:
-    """Raise ValueError, with a sentence, for a placement that particles cannot have."""
-    if placement is None:
-        return
-    if not isinstance(placement, Sharded):
-        raise ValueError(f"smc: particles can be shared out among devices by Sharded(), got {type(placement).__name__}.")
-    devices = placement.mesh_of_devices().size
-    if particles % devices:
-        least = devices * -(-particles // devices)
-        raise ValueError(
-            f"smc: {particles} particles cannot be shared out evenly among {devices} devices; ask for particles={least}."
-        )
-
-
 def spread(placement: Sharded | None, tree: Any, particles: int) -> Any:
     """Inside a compiled program: arrays that lead with the particles lie on all devices, others on each of them."""
     if placement is None:
@@ -40,11 +26,6 @@ def laid_out(placement: Sharded | None, shapes: Any, particles: int) -> Any:
     if placement is None:
         return shapes
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=_sharding(placement, x, particles)), shapes)
-
-
-def together(placement: Sharded | None, tree: Any) -> Any:
-    """The same arrays on one device."""
-    return tree if placement is None else jax.device_put(tree, jax.local_devices()[0])
 
 
 def _sharding(placement: Sharded, x, particles: int) -> NamedSharding:

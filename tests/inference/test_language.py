@@ -190,9 +190,10 @@ SPEAKERS = {
 def test_sentences_of_a_model_with_a_hidden_state(name):
     speaker, ends, method = SPEAKERS[name]
     program = language_model(speaker, LONG, score=pairs, **ends)
-    posterior = inf.smc(program, method, key=jax.random.key(1), particles=PARTICLES, progress=False)
     log_p = np.asarray(log_joint(ends.get("end", -1), ends.get("must_end", False)), float)
-    assert away(posterior["token"][0], log_p) < 0.013  # of 8 keys the first speaker's mean is .0091, the sd .0013
+    runs = [inf.smc(program, method, key=jax.random.key(i), particles=PARTICLES, progress=False) for i in range(1, 9)]
+    assert np.mean([away(run["token"][0], log_p) for run in runs]) < 0.01  # of one run it varies by .0013
+    posterior = runs[0]
     assert abs(posterior.log_evidence - np.logaddexp.reduce(log_p)) < 5 * posterior.log_evidence_error
     assert posterior.log_evidence_error < 0.02
 

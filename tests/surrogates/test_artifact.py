@@ -16,32 +16,10 @@ from surrogates.heads import Mixture
 from surrogates.neural_likelihood import neural_likelihood
 from surrogates.neural_posterior import neural_posterior
 from surrogates.pfn import pfn
+from tests.surrogates.programs import normal_rows, rates, scales, variance
 
 KEY, NUM = jax.random.key(0), 5
 SMALL = {"key": KEY, "steps": 2, "batch": 4, "width": 8, "depth": 1, "heads": 2, "progress": False}
-
-
-@ppl.model
-def rows(num, sd=1.0):
-    mu = sample("mu", dist.Normal(1.0, sd))
-    ppl.vmap(lambda _: sample("y", dist.Normal(mu, 2.0)))(jnp.arange(num))
-
-
-@ppl.model
-def rates(num):
-    rate = sample("rate", dist.Gamma(2.0, 1.0))
-    ppl.vmap(lambda _: sample("y", dist.Poisson(rate)))(jnp.arange(num))
-
-
-@ppl.model
-def scales():
-    return sample("alpha", dist.InverseGamma(8.0, 16.0)), sample("beta", dist.InverseGamma(8.0, 16.0))
-
-
-@ppl.model
-def variance(prior):
-    v = sample("v", dist.InverseGamma(*prior))
-    sample("z", dist.Normal(0.0, jnp.sqrt(v)))
 
 
 @ppl.model
@@ -55,7 +33,7 @@ def seen(prior):
     sample("z", dist.Normal(sample("u", prior)[0], 0.5))
 
 
-DATA = rows(NUM) | {"y": jnp.arange(5.0)}
+DATA = normal_rows(NUM) | {"y": jnp.arange(5.0)}
 MIXED = dist.MixtureSameFamily(dist.Categorical(jnp.array([0.4, 0.6])), dist.MultivariateNormal(jnp.ones((2, 1)), jnp.eye(1)))
 # name: (make, what load is given, what the network says)
 KINDS = {
@@ -65,13 +43,13 @@ KINDS = {
         lambda net: net.given(DATA).log_density({"mu": jnp.float32(0.3)}),
     ),
     "pfn": (
-        lambda: pfn(rows(NUM), context=("y",), query="y", **SMALL),
-        lambda: ((rows(NUM),), {}),
+        lambda: pfn(normal_rows(NUM), context=("y",), query="y", **SMALL),
+        lambda: ((normal_rows(NUM),), {}),
         lambda net: net.given({"y": jnp.arange(3.0)}).at({}).log_prob(0.3),
     ),
     "likelihood": (
-        lambda: neural_likelihood(rows(NUM), site="y", **SMALL),
-        lambda: ((rows(NUM),), {}),
+        lambda: neural_likelihood(normal_rows(NUM), site="y", **SMALL),
+        lambda: ((normal_rows(NUM),), {}),
         lambda net: net.given({"mu": 0.3}).log_prob(jnp.arange(4.0)),
     ),
     "transformer of numbers": (
@@ -143,9 +121,9 @@ def test_a_file_that_is_cut_is_refused(kind, kept, tmp_path):
 def test_files_of_other_programs_are_refused(kept):
     file = kept("posterior")[1]
     with pytest.raises(ValueError, match="another program, or with other arguments"):
-        load(file, rows(NUM, 3.0))
+        load(file, normal_rows(NUM, 3.0))
     with pytest.raises(ValueError, match=r"another program: site 'y' has shape \(5,\) in it, and has shape \(4,\)"):
-        load(file, rows(4))
+        load(file, normal_rows(4))
     with pytest.raises(ValueError, match="site 'mu' has shape .* is not there"):
         load(file, rates(5))
 
@@ -156,7 +134,7 @@ def test_transformers_know_their_model_and_their_priors(kept):
     with pytest.raises(ValueError, match="another program, or with other arguments"):
         load(file, seen, priors=bumps(2.0))
     with pytest.raises(ValueError, match=r"site 'program.v' is not there in it, and has shape \(\)|site 'p.*' has shape"):
-        load(kept("transformer of numbers")[1], lambda prior: rows(2), priors=scales())
+        load(kept("transformer of numbers")[1], lambda prior: normal_rows(2), priors=scales())
     noisier = ppl.model(lambda prior: sample("z", dist.Normal(sample("u", prior)[0], 0.6)))
     with pytest.raises(ValueError, match="another program, or with other arguments"):
         load(file, noisier, priors=bumps())
@@ -171,7 +149,7 @@ def test_what_a_network_is_loaded_with(kept):
     with pytest.raises(ValueError, match="is a NeuralPosterior: load it with the program .* got Program and priors="):
         load(file, DATA, priors=scales())
     with pytest.raises(ValueError, match="is a NeuralPosterior: load it with the program .* alone; got Model"):
-        load(file, rows)
+        load(file, normal_rows)
     with pytest.raises(ValueError, match="expected a network as"):
         save(net.net, file)
 

@@ -11,19 +11,9 @@ import ppl
 from ppl import dist, sample
 from surrogates.distribution_transformer import Exercises, distribution_transformer
 from surrogates.heads.mixture import Gaussians
+from tests.surrogates.programs import scales, variance
 
 KEY, NOISE = jax.random.key(0), 0.5
-
-
-@ppl.model
-def scales():
-    return sample("alpha", dist.InverseGamma(8.0, 16.0)), sample("beta", dist.InverseGamma(8.0, 16.0))
-
-
-@ppl.model
-def variance(prior):
-    v = sample("v", dist.InverseGamma(*prior))
-    sample("z", dist.Normal(0.0, jnp.sqrt(v)))
 
 
 def normals(weights, means, sds):

@@ -10,20 +10,9 @@ import ppl
 from ppl import dist, sample
 from surrogates.heads import Mixture, Spline
 from surrogates.neural_posterior import neural_posterior
+from tests.surrogates.programs import normal_rows, rates
 
 KEY, NUM = jax.random.key(0), 5
-
-
-@ppl.model
-def normal_rows(num, sd=1.0):
-    mu = sample("mu", dist.Normal(1.0, sd))
-    ppl.vmap(lambda _: sample("y", dist.Normal(mu, 2.0)))(jnp.arange(num))
-
-
-@ppl.model
-def rates(num):
-    rate = sample("rate", dist.Gamma(2.0, 1.0))
-    ppl.vmap(lambda _: sample("y", dist.Poisson(rate)))(jnp.arange(num))
 
 
 def exact(y):
