@@ -82,7 +82,7 @@ def one_number(name: str, factor: float) -> Iterator[Row]:
 
 
 def filtering(dim: int, factor: float) -> Iterator[Row]:
-    rounds = [max(1, int(factor * steps)) for steps in (300, 300, 300, 900)]
+    rounds = [max(1, int(factor * steps)) for steps in (300, 300, 300, 1500)]
     net, training = timed(lambda steps: dt_filter.on_policy(dim, key=KEY, rounds=tuple(rounds), optimizer=ADAM), sum(rounds))
     found = dt_filter.gaps(net, NEW, dim)
     late, error = mean_and_error(found[:, -10:].mean(1))

@@ -24,7 +24,8 @@ from surrogates.distribution_transformer import DistributionTransformer, log_sco
 from surrogates.training import trained as climbed
 
 DRIFT, NOISE, DEPTH, SERIES = 0.5, 0.7, 100, 500
-KEPT = np.concatenate([np.arange(10), np.arange(10, DEPTH, 9)])  # steps whose priors are learned; the first differ most
+# Steps whose priors are learned. The first differ most, from each other and from all others, and come once in a series.
+KEPT = np.concatenate([np.repeat(np.arange(10), [8, 4, 2, 1, 1, 1, 1, 1, 1, 1]), np.arange(10, DEPTH, 9)])
 
 
 def turning(dim: int):

@@ -35,6 +35,7 @@ from .cases import Cases
 from .columns import Column, Columns
 from .distribution_transformer import Components, DistributionTransformer, Exercises, Numbers
 from .distribution_transformer import Net as TransformerNet
+from .gaps import Gapped
 from .heads.supported import Still
 from .neural_likelihood import NeuralLikelihood, Pairs
 from .neural_posterior import Net as PosteriorNet
@@ -52,7 +53,7 @@ GIVEN = ("program", "model", "priors")  # fields that a file cannot hold: `load`
 CLASSES: dict[str, type] = {
     f"{kind.__module__.removeprefix('surrogates.')}.{kind.__name__}": kind
     for kind in (
-        NeuralPosterior, PosteriorNet, Cases, NeuralLikelihood, Pairs, PFN, PointsNet, Points,
+        NeuralPosterior, PosteriorNet, Gapped, Cases, NeuralLikelihood, Pairs, PFN, PointsNet, Points,
         DistributionTransformer, TransformerNet, Exercises, Numbers, Components,
         Column, Columns, Reader, Seeds, Writer, Linear, MLP, Block, Trunk, Fixed, Network,
         *(getattr(heads, name) for name in heads.__all__ if name != "Head"),
@@ -229,6 +230,8 @@ def _decoded(x: Any, arrays: dict[str, np.ndarray], given: dict[str, Any]) -> An
     for field in dataclasses.fields(kind):
         if field.name in GIVEN:
             value = given[field.name]
+        elif field.name not in x["fields"] and field.default is not dataclasses.MISSING:
+            value = field.default  # a field that is younger than the file
         else:
             value = None if field.name in NOT_KEPT else _decoded(x["fields"][field.name], arrays, given)
         object.__setattr__(new, field.name, value)

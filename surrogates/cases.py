@@ -6,8 +6,9 @@ cases = Cases.of(regression(x) | {"y": y})         # the data say which sites ar
 case = cases.simulate(key).choices                 # {"data": {"y": ...}, "known": (n,), "position": (dim,)}
 ```
 Where told sites have rows, a case shows a number of them that is drawn, from `least` to all: so a network learns to answer
-from few and from many. Training on cases to say log q(latent | data) is training on the exact posterior: no other q makes the
-mean larger (Papamakarios and Murray, NeurIPS 2016; Mueller et al., ICLR 2022, insight 1).
+from few and from many. Where data will have `gaps`, every entry is hidden (NaN) with that chance. Training on cases to say
+log q(latent | data) is training on the exact posterior: no other q makes the mean larger (Papamakarios and Murray, NeurIPS
+2016; Mueller et al., ICLR 2022, insight 1).
 """
 
 import abc
@@ -17,6 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 import ppl
 from ppl import dist
@@ -51,18 +53,21 @@ class Cases(Source):
     - `program`: everything in it is drawn.
     - `told`: addresses of the sites that are shown; `rows`: those of them that have one value a row, on their first axis.
     - `least`: the smallest number of rows shown.
+    - `gaps`: the chance that an entry of what is told is missing.
     """
 
     program: ppl.Program
     told: tuple[str, ...] = eqx.field(static=True)
     rows: tuple[str, ...] = eqx.field(static=True)
     least: int = eqx.field(static=True)
+    gaps: float = eqx.field(static=True, default=0.0)
 
     @staticmethod
-    def of(program: Any, *, rows: tuple[str, ...] | None = None, least: int = 0) -> "Cases":
+    def of(program: Any, *, rows: tuple[str, ...] | None = None, least: int = 0, gaps: float = 0.0) -> "Cases":
         """Of a conditioned program.
 
         - `rows`: sites of the data whose first axis counts rows without order; by default those in a `ppl.vmap`.
+        - `gaps`: the chance that an entry is hidden; what is one value of a vector-valued distribution is one entry.
 
         Raises:
             ValueError: for a program without data, or with data that cannot be drawn; for rows of different lengths, and
@@ -85,12 +90,19 @@ class Cases(Source):
             lengths = {table[name].shape[0] for name in rows}
             rows = rows if len(lengths) == 1 else ()
         _check_rows(table, told, rows, least)
-        return Cases(program.without(), told, tuple(rows), least)
+        if not 0.0 <= gaps < 1.0:
+            raise ValueError(f"gaps must be a share of at least 0 and below 1, got {gaps!r}.")
+        return Cases(program.without(), told, tuple(rows), least, float(gaps))
 
     @property
     def most(self) -> int:
         """How many rows there are."""
         return self.program.sites()[self.rows[0]].shape[0] if self.rows else 0
+
+    def entries(self, name: str) -> tuple[int, ...]:
+        """The axes of a told site that count entries, each of which is there or missing."""
+        row = self.program.sites()[name]
+        return row.shape[: max(len(row.shape) - row.event_dim, int(name in self.rows))]
 
     def drawn(self):
         choices, log_p = ppl.draw(self.program)
@@ -98,12 +110,20 @@ class Cases(Source):
         data = {name: flat.pop(name) for name in self.told}
         case: dict[str, Any] = {"position": ppl.Target(self.program | nest(data)).unconstrain(nest(flat))}
         case["data"] = data
+        if self.gaps:
+            case["data"] = {name: hidden(name, x, self.gaps, len(self.entries(name))) for name, x in data.items()}
         if self.rows:
             num: Any = self.most
             if self.least < self.most:
                 num = ppl.sample("num", dist.DiscreteUniform(self.least, self.most))
             case["known"] = jnp.arange(self.most) < num
         return case, log_p
+
+
+def hidden(name: str, value: Array, share: float, axes: int) -> Array:
+    """The value of a site, each entry of its first `axes` axes NaN with chance `share`; in a program, which draws them."""
+    gone = ppl.sample(f"gaps of {name}".replace(".", " "), dist.Bernoulli(share).expand(value.shape[:axes])) == 1
+    return jnp.where(jnp.reshape(gone, gone.shape + (1,) * (value.ndim - axes)), jnp.nan, value.astype(float))
 
 
 def _check_rows(table: dict[str, SiteInfo], told, rows, least: int) -> None:

@@ -11,8 +11,9 @@ ended (see `rungs.py`). A good q costs a few thousand densities; a bad one costs
 All start at q with a share of the prior mixed in, which bounds the weights (see `defensive.py`).
 
 A `gate` says whether the data are like those that q was made for. If not, importance weights are not tried, for their k could
-be fooled by a q that is confident and elsewhere, and half of what the other rungs begin with is the prior. (Li, Vehtari,
-Bürkner, Radev, Acerbi and Schmitt, "Amortized Bayesian Workflow", arXiv:2409.04332, have such a ladder without its middle.)
+be fooled by a q that is confident and elsewhere, and half of what the other rungs begin with is the prior. Weights tell when q
+is not the posterior of this program. That the program is not the one that made the data, they do not: only a gate does. (Li,
+Vehtari, Bürkner, Radev, Acerbi and Schmitt, "Amortized Bayesian Workflow", arXiv:2409.04332: a ladder without its middle.)
 """
 
 import dataclasses

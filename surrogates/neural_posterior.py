@@ -8,12 +8,17 @@ posterior = inf.importance(program | data, proposal=q, key=key)       # exact
 It learns log q(latent | data) from draws of both (neural posterior estimation; Papamakarios and Murray, NeurIPS 2016;
 Greenberg, Nonnenmacher and Macke, ICML 2019). Tokens of the data go through a trunk, and a head makes the law of all latent
 sites in unconstrained space; so no draw lies outside a support.
+
+Trained with `gaps=0.2`, the share of entries that are hidden, it answers where data are missing: masked arrays, as everywhere,
+or NaN under `jax.jit` and `jax.vmap`. Which entries are missing must tell nothing of their values.
 """
 
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 import inference as inf
@@ -22,9 +27,11 @@ from inference.fixed import Fixed
 from inference.vi.guides.guide import Guide
 from inference.vi.guides.law import Law
 from ppl import dist
-from ppl.choices import Partial
+from ppl.choices import Partial, nest
+from ppl.distributions import is_traced
 
 from .cases import Cases
+from .gaps import Completed, Gapped
 from .heads import Flow, Head, Mixture, Scaled
 from .simulations import Simulations, settled
 from .tokens import Reader, Seeds, Writer
@@ -35,7 +42,7 @@ from .trunk import Trunk
 class Net(eqx.Module):
     """The network: from data to the law of a position (dim,), or of whatever the head is of."""
 
-    reader: Reader
+    reader: Reader | Gapped
     seeds: Seeds
     trunk: Trunk
     writer: Writer
@@ -101,11 +108,13 @@ class NeuralPosterior(eqx.Module):
     slots: tuple[tuple[str, tuple[int, ...]], ...] = eqx.field(static=True)
     fit: Any = eqx.field(static=True)
 
-    def given(self, program: ppl.Program) -> Guide:
+    def given(self, program: ppl.Program) -> Guide | Completed:
         """The posterior that the network says of a program's data: a `ppl.Generative`, wherever a distribution can be.
 
         - `program`: with data at the sites that the network was trained to read; of rows, as many as it saw, or fewer. Pure
-          JAX: under `jax.vmap` for many data sets at once.
+          JAX: under `jax.vmap` for many data sets at once. Entries may be missing where the network was trained with gaps:
+          those of a masked array are latent sites of the program, and drawn and weighed with the others; NaN, which only
+          data that JAX traces can hold, are left out of account.
 
         Raises:
             ValueError: for a program without data there, with missing entries where the network saw none, with more rows or
@@ -116,15 +125,18 @@ class NeuralPosterior(eqx.Module):
         """
         target = ppl.as_target(program)
         _check_data(target.program.data, self.cases)
-        if _slots(target) != self.slots:
-            raise ValueError(
-                f"given: the network knows the sites {_listed(self.slots)}, the program has {_listed(_slots(target))}."
-            )
-        return Guide(Told.of(self.net, target), Fixed(target), "NeuralPosterior")
+        gone = [name for name in self.cases.told if isinstance(target.program.data[name], Partial)]
+        slots = tuple(slot for slot in _slots(target) if slot[0] not in gone)
+        if slots != self.slots:
+            raise ValueError(f"given: the network knows the sites {_listed(self.slots)}, the program has {_listed(slots)}.")
+        told = ppl.as_target(_with_nan(target.program)) if gone else target
+        guide = Guide(Told.of(self.net, told), Fixed(told), "NeuralPosterior")
+        return Completed(guide, target.program) if gone else guide
 
     def __repr__(self) -> str:
         num = sum(x.size for x in jax.tree.leaves(self.net))
         rows = f", of {self.cases.least} to {self.cases.most} rows" if self.cases.rows else ""
+        rows += f", {self.cases.gaps:.0%} missing" if self.cases.gaps else ""
         return f"NeuralPosterior of {_listed(self.slots)} given {', '.join(self.cases.told)}{rows}: {num} numbers"
 
 
@@ -138,6 +150,7 @@ def neural_posterior(
     head: Head | None = None,
     rows: tuple[str, ...] | None = None,
     least: int = 0,
+    gaps: float = 0.0,
     width: int = 64,
     depth: int = 4,
     heads: int = 4,
@@ -153,18 +166,19 @@ def neural_posterior(
     - `head`: of vectors with as many coordinates as there are; by default `Flow(dim)`, for a single one `Mixture(1, 8)`.
     - `rows`: data sites whose first axis counts rows without order; by default those in a `ppl.vmap`. The network learns to
       answer from any number of them, `least` or more.
+    - `gaps`: the chance that an entry of the data is missing, where data will have gaps.
     - `width`, `depth`, `heads`: of the trunk; `seeds`: how many tokens it asks with.
     - `training`: `batch`, `optimizer`, `progress`, `store`, as of `surrogates.training.trained`.
 
     Raises:
-        ValueError: for a program without data, with a discrete latent site, or with data that cannot be drawn; for a budget
-            of seconds and a number of simulations.
+        ValueError: for a program without data, with a discrete latent site, or with data that cannot be drawn; for gaps that
+            are no share; for a budget of seconds and a number of simulations.
 
     Example:
         `neural_posterior(two_moons() | {"x": x}, key=key, budget="60s").given(two_moons() | {"x": x})`
     """
     key_look, key_net, key_train = jax.random.split(key, 3)
-    cases, target = Cases.of(program, rows=rows, least=least), ppl.as_target(program)
+    cases, target = Cases.of(program, rows=rows, least=least, gaps=gaps), ppl.as_target(_with_nan(program))
     target.refuse_discrete("neural_posterior")
     if head is None:
         head = Mixture(1, 8) if target.dim == 1 else Flow(target.dim, key=jax.random.fold_in(key_net, 1))
@@ -185,9 +199,13 @@ def neural_posterior(
 def _network(cases: Cases, looked: dict[str, Any], head: Head, key, trunk: Trunk, seeds: int) -> Net:
     """An untrained network for these cases, which look like `looked`."""
     one, two, three = jax.random.split(key, 3)
-    table = cases.program.sites()
+    if cases.gaps:
+        reader = Gapped.of(cases, looked["data"], width=trunk.width, key=one)
+    else:
+        table = cases.program.sites()
+        reader = Reader.for_sites(table, cases.told, cases.rows, looked["data"], width=trunk.width, key=one)
     return Net(
-        Reader.for_sites(table, cases.told, cases.rows, looked["data"], width=trunk.width, key=one),
+        reader,
         Seeds.of(seeds, trunk.width, key=two),
         trunk,
         Writer.of(seeds, trunk.width, head.start(), key=three),
@@ -203,15 +221,29 @@ def _listed(slots) -> str:
     return ", ".join(f"{name}{list(shape) if shape else ''}" for name, shape in slots)
 
 
+def _missing(value: Any) -> np.ndarray:
+    """Which entries are missing, as far as one can look."""
+    if isinstance(value, Partial):
+        return ~np.asarray(value.known)
+    return np.zeros((), bool) if is_traced(value) else np.isnan(np.asarray(value, float))
+
+
+def _with_nan(program: ppl.Program) -> ppl.Program:
+    """The program with NaN for data that are missing: nothing of it is latent, and its own density is none."""
+    data = {name: jnp.where(x.known, x.value, jnp.nan) if isinstance(x, Partial) else x for name, x in program.data.items()}
+    return ppl.Program(program.fn, program.args, program.kwargs, nest(data), program.do, program.rules)
+
+
 def _check_data(data: dict[str, Any], cases: Cases) -> None:
     """Raise ValueError for data that the network cannot read."""
     for name in cases.told:
         if name not in data:
             raise ValueError(f"given: the network reads {', '.join(cases.told)}, but the program has no data at '{name}'.")
-        if isinstance(data[name], Partial):
+        missing = _missing(data[name])
+        if missing.any() and not cases.gaps:
             raise ValueError(
-                f"given: site '{name}' has missing entries, which are latent, and the network has no law for them. Leave "
-                "out their rows."
+                f"given: site '{name}' has {missing.sum()} of {missing.size} entries missing, and the network was trained "
+                "without any. Train it with gaps=, the share that will be missing, or leave out their rows."
             )
     for name in cases.rows:
         num = len(data[name])

@@ -32,7 +32,7 @@ from ppl._errors import nearest
 from ppl.choices import flatten
 from ppl.distributions import is_traced
 
-from .cases import Source
+from .cases import Source, hidden
 from .columns import Columns
 from .heads import Head, Mixture
 from .heads.for_site import head_for
@@ -45,7 +45,8 @@ from .trunk import MLP, Trunk
 class Points(Source):
     """A program as a source of data sets, of which some rows are shown and others are asked for.
 
-    - `program`: everything is drawn. `context`: sites with a row for every point; `query`: the one that is asked for.
+    - `program`: everything is drawn. `context`: sites with a row for every point, drawn or deterministic (a grid of times);
+      `query`: the one that is asked for.
     - `least`: the smallest number of rows shown. `asked`: the smallest number of rows asked for: all that are not shown.
     - `gaps`: the chance that what is told of a row at a site is missing.
     """
@@ -74,15 +75,17 @@ class Points(Source):
 
     def drawn(self):
         choices, log_p = ppl.draw(self.program)
-        flat = flatten(choices)
-        data = {name: flat[name] for name in self.context}
+        data = self.rows(choices)
         num: Any = ppl.sample("num", dist.DiscreteUniform(self.least, self.shown))
-        told = {name: self._gapped(name, x) for name, x in data.items()} if self.gaps else data
+        told = {name: hidden(name, x, self.gaps, 1) for name, x in data.items()} if self.gaps else data
         return {"data": told, "known": jnp.arange(self.most) < num, "answers": data[self.query]}, log_p
 
-    def _gapped(self, name: str, value: Array) -> Array:
-        gone = ppl.sample(f"gaps of {name}".replace(".", " "), dist.Bernoulli(self.gaps).expand([self.most])) == 1
-        return jnp.where(jnp.reshape(gone, (-1,) + (1,) * (value.ndim - 1)), jnp.nan, value.astype(float))
+    def rows(self, choices: ppl.Choices) -> dict[str, Array]:
+        """The context of a data set, by site. Only what is not drawn needs the program to run again."""
+        table = self.program.sites()
+        drawn = all(table[name].kind == "latent" for name in self.context)
+        flat = flatten(choices if drawn else self.program.values(choices))
+        return {name: jnp.asarray(flat[name]) for name in self.context}
 
 
 class Net(eqx.Module):
@@ -219,8 +222,8 @@ def pfn(
 ) -> PFN:
     """Train a network to predict in context, from draws of a program.
 
-    - `program`: without data; its sites `context` have a row for every point, on their first axis. Points must be
-      exchangeable, or come in an order in which the first are seen first.
+    - `program`: without data; its sites `context`, drawn or deterministic, have a row for every point, on their first axis.
+      Points must be exchangeable, or come in an order in which the first are seen first.
     - `query`: the site of `context` that is predicted, one number a row. The others are known of every point.
     - `steps` of training, or a `budget` of seconds ("60s", "5min"): by default 10,000 steps.
     - `head`: by default `Mixture(None, 10)`, in the query's units and on its support; `Categories` for a few whole numbers.
@@ -237,8 +240,8 @@ def pfn(
     _check(points)
     key_look, key_net, key_train = jax.random.split(key, 3)
     one, two, three, four = jax.random.split(key_net, 4)
-    draw = jax.jit(jax.vmap(lambda program, key: flatten(program.simulate(key).choices), (None, 0)))
-    looked = jax.tree.map(np.asarray, draw(program, jax.random.split(key_look, 2000)))
+    draw = jax.jit(jax.vmap(lambda points, key: points.rows(points.program.simulate(key).choices), (None, 0)))
+    looked = jax.tree.map(np.asarray, draw(points, jax.random.split(key_look, 2000)))
     table = program.sites()
     trunk = Trunk.of(width, depth, heads, key=one)
     columns = Columns.of({name: table[name] for name in points.given}, looked, axes=1) if points.given else None
@@ -259,8 +262,10 @@ def pfn(
 def _check(points: Points) -> None:
     table = points.program.sites()
     for name in (*points.context, points.query):
-        if name not in table or table[name].kind != "latent":
-            raise ValueError(f"pfn: the program has no site '{name}' that is drawn.{nearest(name, table)}")
+        kind = table[name].kind if name in table else "missing"
+        if kind != "latent" and (kind != "deterministic" or name == points.query):
+            found = nearest(name, table) if kind == "missing" else f" It is {kind}."
+            raise ValueError(f"pfn: the program has no site '{name}' that is drawn.{found}")
         if not table[name].shape:
             raise ValueError(f"pfn: site '{name}' is a single number; context sites have a row for every point.")
     if points.query not in points.context:

@@ -32,7 +32,7 @@ FLOORS = {
     "surrogates": [
         ["cases", "gate", "c2st"],
         ["columns", "tokens", "trunk", "heads"],
-        ["training", "simulations"],
+        ["training", "simulations", "gaps"],
         ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulate"],
         ["artifact"],
         ["correct", "rungs", "defensive", "diagnose", "ledger"],

@@ -33,6 +33,15 @@ def seen(prior):
     sample("z", dist.Normal(sample("u", prior)[0], 0.5))
 
 
+@ppl.model
+def sources():
+    """A row is an entry, and so is each number of z."""
+    mu = sample("mu", dist.Normal(0.0, 1.0))
+    ppl.vmap(lambda _: sample("y", dist.Normal(mu, 2.0)))(jnp.arange(NUM))
+    sample("z", dist.Normal(mu, 2.0).expand([2]))
+
+
+SOURCES = sources() | {"y": jnp.arange(5.0), "z": np.ma.masked_invalid([0.0, np.nan])}
 DATA = normal_rows(NUM) | {"y": jnp.arange(5.0)}
 MIXED = dist.MixtureSameFamily(dist.Categorical(jnp.array([0.4, 0.6])), dist.MultivariateNormal(jnp.ones((2, 1)), jnp.eye(1)))
 # name: (make, what load is given, what the network says)
@@ -41,6 +50,11 @@ KINDS = {
         lambda: neural_posterior(DATA, head=Mixture(1, 2), **SMALL),
         lambda: ((DATA,), {}),
         lambda net: net.given(DATA).log_density({"mu": jnp.float32(0.3)}),
+    ),
+    "posterior with gaps": (
+        lambda: neural_posterior(SOURCES, head=Mixture(1, 2), gaps=0.2, **SMALL),
+        lambda: ((SOURCES,), {}),
+        lambda net: net.given(SOURCES).log_density({"mu": jnp.float32(0.3), "z": jnp.arange(2.0)}),
     ),
     "pfn": (
         lambda: pfn(normal_rows(NUM), context=("y",), query="y", **SMALL),

@@ -110,6 +110,27 @@ def test_kinds_are_categories_and_may_be_missing():
         assert abs(found - (1 + sum(known)) / (2 + len(known))) < 0.06, (flips, found)
 
 
+def test_places_may_be_fixed_and_rows_vectors():
+    """Every case has the grid as its places, and the network reads both numbers of one."""
+    grid = np.array([[1.0, 0.0], [2.0, 0.7], [3.0, 1.1]])
+
+    @ppl.model
+    def series():
+        places = ppl.deterministic("t", jnp.asarray(grid))
+        level = sample("level", dist.Normal(places[:, 0].mean(), 1.0))
+        sample("y", dist.Normal(level, 0.1).expand([3]))
+
+    net = pfn(series(), **settings(context=("t", "y"), query="y", steps=20))
+    cases = jax.vmap(net.points.simulate)(jax.random.split(KEY, 5)).choices
+    np.testing.assert_allclose(cases["data"]["t"], np.broadcast_to(grid, (5, 3, 2)), rtol=1e-6)
+    assert np.std(cases["data"]["y"][:, 0]) > 0.1
+    data = {"t": grid[:2], "y": np.ones(2)}
+    one, other = (net.given(data).at({"t": grid[2:] + [[0.0, far]]}).log_prob(1.0) for far in (0.0, 1.0))
+    assert one.shape == (1,) and one != other
+    with pytest.raises(ValueError, match="has no site 't' that is drawn. It is deterministic."):
+        pfn(series(), **settings(context=("t",), query="t"))
+
+
 def test_bars_stay_in_the_support_and_files_come_back(tmp_path):
     @ppl.model
     def waits(num):
