@@ -56,7 +56,7 @@ def test_chains_that_share_a_key_have_noise_of_their_own(monkeypatch, name, row)
         return state.position
 
     positions = jax.jit(jax.vmap(chain, (0, None), axis_name=CHAINS))(starts, jax.random.key(1))
-    assert np.mean(np.any(positions != starts, axis=1)) > 0.8
+    assert np.mean(np.any(positions != starts, axis=1)) > 0.7
     assert surprise(positions) > ALPHA if row is None else surprise(positions) < 1e-8
 
 
@@ -101,8 +101,8 @@ def decided_wrong_way(exponential, log_ratio, new, old):
     return metropolis.decided(exponential, -log_ratio, new, old)
 
 
-def accept_always(key, log_ratio, new, old):
-    return metropolis.accept(key, jnp.zeros_like(log_ratio), new, old)
+def decided_always(exponential, log_ratio, new, old):
+    return metropolis.decided(exponential, jnp.zeros_like(log_ratio), new, old)
 
 
 def no_last_half_step(phase, target, metric, step_size):
@@ -127,7 +127,7 @@ def moved_but_not_evaluated(state, point, target):
 BUGS = {
     "RandomWalk, ratio upside down": ("RandomWalk", random_walk, "decided", decided_wrong_way),
     "HMC, last half step forgotten": ("HMC", hmc, "velocity_verlet", no_last_half_step),
-    "HMC, never rejects": ("HMC", hmc, "accept", accept_always),
+    "HMC, never rejects": ("HMC", hmc, "decided", decided_always),
     "Barker, way back forgotten": ("Barker", barker, "back_and_forth", lambda *_: 0.0),
     "Slice, shrinks too far": ("Slice", slice, "cut", shrink_too_far),
     "Slice, interval begins at the position": ("Slice", slice, "step_out", one_sided),
