@@ -76,7 +76,7 @@ def test_a_jitter_that_is_not_shared_is_seen(monkeypatch):
 
 
 BUGS = {
-    "ChEES, never rejects": ("ChEES", hmc, "accept", lambda key, ratio, new, old: (new, jnp.ones_like(ratio))),
+    "ChEES, never rejects": ("ChEES", hmc, "decided", lambda exponential, ratio, new, old: (new, jnp.ones_like(ratio))),
     "MEADS, momentum not turned back": ("MEADS", meads, "turned_back", lambda momentum: momentum),
 }
 

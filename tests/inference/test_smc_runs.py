@@ -145,14 +145,14 @@ def test_the_last_step_alone():
 @pytest.mark.parametrize("name", ["filter", "tempering"])
 def test_particles_on_eight_devices_are_those_of_one(monkeypatch, name):
     program, method = {"filter": (WALK, particle_filter()), "tempering": (NORMAL, tempering(moves=3))}[name]
-    spread, seen = importlib.import_module("inference.smc.spread"), []
+    module, seen = importlib.import_module("inference.smc.sample"), []
 
-    def together(placement, states):
+    def on_one_device(placement, states):
         seen.extend(states)
         return real(placement, states)
 
-    real = spread.together
-    monkeypatch.setattr(spread, "together", together)
+    real = module.on_one_device
+    monkeypatch.setattr(module, "on_one_device", on_one_device)
     one, eight = run(program, method), run(program, method, placement=Sharded())
     assert len(seen[-1].population.log_weights.sharding.device_set) == 8
     assert seen[-1].population.log_weights.addressable_shards[0].data.shape == (25,)
