@@ -24,20 +24,16 @@ import numpy as np
 import inference as inf
 import ppl
 import surrogates as sur
-from benchmarks.pfn_tasks import drawn
+from benchmarks.pfn import ASKED, SHOWN, said, trained
+from benchmarks.pfn_tasks import Task, drawn, smooth
 from benchmarks.report import machine, table, write
 from inference.compiled import OPTIONS
 from inference.mcmc.chain import chunk
 from ppl import dist, sample
 
-SHOWN, ASKED, SETS, MANY = 20, 8, 1500, 1000
+SETS, MANY = 1500, 1000
 CHAINS = ((20, 5), (50, 10), (50, 50), (100, 200), (200, 1000))  # warm-up, draws
 KEPT = Path("build/benchmarks/pfn_nuts.npz")
-
-
-def smooth(x: Any, other: Any, length: Any) -> Any:
-    far = (x[..., :, None] - other[..., None, :]) / length
-    return (np if isinstance(far, np.ndarray) else jnp).exp(-0.5 * far**2)
 
 
 @ppl.model
@@ -48,15 +44,15 @@ def process(num: int):
     sample("y", dist.MultivariateNormal(jnp.zeros(num), smooth(x, x, length) + noise**2 * jnp.eye(num)))
 
 
-def exact(x: np.ndarray, y: np.ndarray, size: int = 30) -> np.ndarray:
-    """(S, ASKED): log densities of the points after the first SHOWN, by a grid of 4.5 sd each way; float64."""
+def exact(x: np.ndarray, y: np.ndarray, num: int, size: int = 30) -> np.ndarray:
+    """(S, m - num): log densities of the points after the first `num`, by a grid of 4.5 sd each way; float64."""
     z = np.linspace(-4.5, 4.5, size)
     lengths, noises = (each.ravel()[:, None, None] for each in np.meshgrid(np.exp(-1.2 + 0.5 * z), np.exp(-2.3 + 0.5 * z)))
     log_prior = np.add.outer(-0.5 * z**2, -0.5 * z**2).ravel()
     found = []
     for x_all, y_all in zip(np.asarray(x, np.float64), np.asarray(y, np.float64), strict=True):
-        (known, new), (seen, asked) = np.split(x_all, [SHOWN]), np.split(y_all, [SHOWN])
-        root = np.linalg.cholesky(smooth(known, known, lengths) + noises**2 * np.eye(SHOWN))
+        (known, new), (seen, asked) = np.split(x_all, [num]), np.split(y_all, [num])
+        root = np.linalg.cholesky(smooth(known, known, lengths) + noises**2 * np.eye(num))
         across = smooth(known, new, lengths)
         both = np.concatenate([np.broadcast_to(seen[:, None], (*across.shape[:2], 1)), across], -1)
         white = np.linalg.solve(root, both)
@@ -75,15 +71,6 @@ def predicted(x: Any, y: Any, new: Any, length: Any, noise: Any) -> tuple[Any, A
     both = jnp.concatenate([y[:, None], smooth(x, new, length)], 1)
     white = jax.scipy.linalg.solve_triangular(root, both, lower=True)
     return white[:, 0] @ white[:, 1:], 1.0 + noise**2 - jnp.sum(white[:, 1:] ** 2, 0)
-
-
-def by_network(net: sur.PFN) -> Callable:
-    """(S, ASKED) of a network."""
-
-    def one(net, x, y):
-        return net.given({"x": x[:SHOWN], "y": y[:SHOWN]}).at({"x": x[SHOWN:]}).log_prob(y[SHOWN:])
-
-    return partial(jax.jit(lambda net, x, y, _: jax.vmap(partial(one, net))(x, y), compiler_options=OPTIONS), net)
 
 
 def by_nuts(warmup: int, draws: int) -> Callable:
@@ -132,15 +119,12 @@ def main() -> None:
     if KEPT.exists():
         net = sur.load(KEPT, program)
     else:
-        net = sur.pfn(
-            program, context=("x", "y"), query="y", asked=ASKED, width=32, depth=4, heads=2, steps=asked.steps, batch=32,
-            optimizer=sur.muon(0.02), key=jax.random.key(0), progress=False,
-        )  # fmt: skip
+        net, _ = trained(Task(process, exact, SETS), asked.steps, jax.random.key(0))
         KEPT.parent.mkdir(parents=True, exist_ok=True)
         sur.save(net, KEPT)
     sets = drawn(program, SETS, jax.random.key(1))
-    known = exact(sets["x"], sets["y"])
-    rows = [row("network", by_network(net), sets, known)]
+    known = exact(sets["x"], sets["y"], SHOWN)
+    rows = [row("network", lambda x, y, _: said(net, x, y, SHOWN), sets, known)]
     for warmup, draws in CHAINS:
         rows.append(row(f"NUTS, {warmup} and {draws}", by_nuts(warmup, draws), sets, known))
     _, _, _, alone, together = rows[0]

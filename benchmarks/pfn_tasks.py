@@ -21,9 +21,9 @@ LENGTH = 0.6
 UNITS, SLOPE, SD, DRAWS = 10, 2.0, 0.3, 100_000
 
 
-def smooth(x: Any, other: Any) -> Any:
+def smooth(x: Any, other: Any, length: Any = LENGTH) -> Any:
     """(..., n), (..., m) -> (..., n, m)."""
-    far = ((x[..., :, None] - other[..., None, :]) / LENGTH) ** 2
+    far = ((x[..., :, None] - other[..., None, :]) / length) ** 2
     return (np if isinstance(x, np.ndarray) else jnp).exp(-0.5 * far)
 
 
