@@ -15,7 +15,7 @@ SLOW_SHARE ?=
 BIN := .venv/bin
 # A stamp carries the check sum of pyproject.toml: another checksum, another installation; nothing else causes one.
 SUM := $(shell cksum < pyproject.toml | cut -d' ' -f1)
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --durations 40
 
 .PHONY: demo test test-slow lint format types docs wheel venv clean
 .DELETE_ON_ERROR:

@@ -22,7 +22,8 @@ FLOORS = {
         ["kernel", "run", "compiled", "progress", "placement", "numerics", "noise", "frozen", "fixed"],
         ["population", "resampling", "integrators", "metrics"],
         # below the algorithms, which return it
-        ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"],
+        ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"]
+        + ["ledger"],
         ["checkpoints", "stream", "store"],
         ["mcmc", "smc", "vi", "exact", "optimise"],
         ["steering"],
@@ -30,12 +31,12 @@ FLOORS = {
         ["__init__"],
     ],
     "surrogates": [
-        ["cases", "gate", "c2st"],
+        ["cases", "gate", "c2st", "run_cache", "workers", "simulator", "conformal", "batch_conformal", "unshrink"],
         ["columns", "tokens", "trunk", "heads"],
         ["training", "simulations", "gaps"],
-        ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulate"],
+        ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulate", "discrepancy"],
         ["artifact"],
-        ["correct", "rungs", "defensive", "diagnose", "ledger"],
+        ["correct", "rungs", "powered", "likelihood_rungs", "defensive", "diagnose"],
         ["__init__"],
     ],
 }
