@@ -81,8 +81,8 @@ WIDE, NARROW = two_parameters(4.0, 6.0), two_parameters(10_000.0, 20_000.0)
 TASKS = {
     "variance, wide": Task(variance, WIDE, ("z",), (), (-12.0, 40.0), 1e-3, "0.0003", 8000),
     "variance, narrow": Task(variance, NARROW, ("z",), (), (-5.0, 15.0), 1e-3, "0.0004", 1500),
-    "qubit": Task(qubit, WIDE, ("time", "flipped"), ("time", "flipped"), (-25.0, 25.0), 5e-3, "", 5000),
-    "length scale": Task(surface, of_scales(), ("x", "y"), ("x", "y"), (-2.0, 4.0), 1e-2, "", 600),
+    "qubit": Task(qubit, WIDE, ("time", "flipped"), ("time", "flipped"), (-25.0, 25.0), 5e-3, "", 12000),
+    "length scale": Task(surface, of_scales(), ("x", "y"), ("x", "y"), (-2.0, 4.0), 1e-2, "", 4000),
 }
 
 

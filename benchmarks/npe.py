@@ -28,7 +28,7 @@ from surrogates.c2st import c2st
 KEPT = Path("build/benchmarks/npe.jsonl")
 SIMULATIONS, ROUND, ROUNDS, BATCH, RATE = 10_000, 1500, 4, 32, 3e-3
 WIDTH, DEPTH = 32, 2
-RUNGS = (sur.ByImportance(200_000, ess=12_000.0), sur.ByTempering(4000), sur.ByMCMC())
+RUNGS = (sur.ByImportance(200_000, ess=12_000.0), sur.ByImportance(4_000_000, ess=4000.0), sur.ByTempering(4000), sur.ByMCMC())
 
 
 def network(task: Task, x: np.ndarray, key: jax.Array):

@@ -175,7 +175,8 @@ def _slcp(rng, x, num):
     grid = np.linspace(0.0, 3.0, 30001)[1:]
     scales = []
     for a in np.diag(spread):
-        profile = -1.5 * np.log(grid**4) - 0.5 * a / grid**4
+        variance = grid**4 + TINY  # a scale of nothing is possible where the data are as narrow as that
+        profile = -1.5 * np.log(variance) - 0.5 * a / variance
         kept = grid[profile > -1.5 * np.log(a / 3.0) - 1.5 + np.log(1e-12)]
         scales.append((max(kept[0] - 1e-4, 0.0), min(kept[-1] + 1e-4, 3.0)))
     found, (low, high) = np.zeros((0, 5)), np.array(scales).T

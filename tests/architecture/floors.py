@@ -33,10 +33,10 @@ FLOORS = {
     "surrogates": [
         ["cases", "gate", "c2st", "run_cache", "workers", "simulator", "conformal", "batch_conformal", "unshrink"],
         ["columns", "tokens", "trunk", "heads"],
-        ["training", "simulations", "gaps"],
+        ["training", "simulations", "gaps", "powered"],
         ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulate", "discrepancy"],
         ["artifact"],
-        ["correct", "rungs", "powered", "likelihood_rungs", "defensive", "diagnose"],
+        ["correct", "rungs", "likelihood_rungs", "defensive", "diagnose"],
         ["__init__"],
     ],
 }
