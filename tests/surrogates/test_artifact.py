@@ -77,7 +77,10 @@ KINDS = {
         lambda net: net.mixture({"z": 0.7}, MIXED).log_prob(jnp.array([[0.1], [0.9]])),
     ),
 }
-every = pytest.mark.parametrize("kind", KINDS)
+QUICK = ("pfn", "likelihood")  # the others take minutes to train and compile together
+every = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[] if kind in QUICK else [pytest.mark.slow]) for kind in KINDS]
+)
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def test_the_untrained_network_says_the_prior():
     np.testing.assert_allclose(net.mixture({"z": 0.3}, prior).log_prob(u), prior.log_prob(u), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_numbers_in_mixture_out():
     """The mean KL is below 0.03 nats; of one Normal, the best is 0.04 (the family's floor)."""
     net = trained(variance, scales(), components=3)

@@ -251,6 +251,7 @@ def test_data_stay_data(net):
     np.testing.assert_allclose(program.log_density({"mu": 0.2}), prior + known, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_networks_for_two_sites():
     """Neither is computed from the other. What the program has beside, stays."""
 

@@ -101,6 +101,7 @@ def test_its_law_has_quantiles_slopes_and_a_place_in_programs(net):
     assert 0.5 < slope < 1.3  # of the median: the posterior mean of the slope is 0.82
 
 
+@pytest.mark.slow
 def test_kinds_are_categories_and_may_be_missing():
     """Laplace's rule of succession, after 0 to 4 flips, of which those that are missing do not count: within 0.06."""
     net = pfn(coins(5), **settings(context=("flip",), query="flip", steps=800, gaps=0.2))
