@@ -4,6 +4,7 @@
 posterior["theta"]                       # (chain, draw, ...) array, by site name
 print(posterior.summary())               # mean, sd, 94% interval, effective sizes, R-hat
 print(posterior.check())                 # what is wrong, if anything, and what to try
+print(posterior.ledger)                  # what it cost in true calls, and which guarantee holds
 posterior.plot()                         # densities and traces; plot_pairs(), plot_energy()
 posterior.to_datatree()                  # for ArviZ: plots, LOO, comparison
 posterior.to_pandas(); .to_polars()      # one row a draw
@@ -22,6 +23,7 @@ import ppl
 from ppl.choices import flatten
 
 from . import diagnostics, findings, frames, io, plots
+from .ledger import Ledger, ledger_of
 
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
@@ -69,6 +71,12 @@ class Posterior:
         """(chains, draws)."""
         chains, draws = np.shape(jax.tree.leaves(self.draws)[0])[:2]
         return chains, draws
+
+    @property
+    def ledger(self) -> Ledger:
+        """What the draws cost in evaluations of the true program, what they would have cost without a surrogate, effective
+        draws for each, and which guarantee holds."""
+        return ledger_of(self)
 
     def summary(self, *names: str, interval: float = 0.94) -> "diagnostics.Summary":
         """Mean, sd, equal-tailed interval, bulk and tail effective sample size and R-hat of every scalar (or of the

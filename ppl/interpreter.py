@@ -231,10 +231,17 @@ class Interpreter(abc.ABC):
         return value
 
     def call(self, name: str, fn: Callable, args: tuple, kwargs: dict) -> Any:
-        """A named deterministic computation; a rule may replace the function."""
+        """A named deterministic computation; a rule may replace the function. One with a true attribute `may_fail` has failed
+        where its output is not finite: that is impossible, and zeros stand in for it, so that nothing after it is NaN."""
         self.check(name, "call")
         self.table[name] = describe("call", 0.0, self.prefix + name)
-        return self.rules.calls.get(name, fn)(*args, **kwargs)
+        fn = self.rules.calls.get(name, fn)
+        out = fn(*args, **kwargs)
+        if not getattr(fn, "may_fail", False):
+            return out
+        finite = jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(out)]).all()
+        self.add("log_likelihood", jnp.where(finite, 0.0, -jnp.inf))
+        return jax.tree.map(lambda x: jnp.where(finite, x, jnp.zeros_like(x)), out)
 
     # -- the record ----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@
 sur.save(net, "curves.npz")
 net = sur.load("curves.npz", curves(32))          # with the program that it was trained on: a file holds no functions
 net = sur.load("noise.npz", noise, priors=meta())         # a Distribution Transformer: with what it was trained on, too
+emulator = sur.load("spectrum.npz")                       # an emulator holds all that it needs
 ```
 An .npz file of arrays and an entry `header`, JSON text: schema, version, the network's structure, how it was trained, and a
 few draws of the program with their log densities, and what its deterministic sites, a simulator's outputs, are there. By these
@@ -35,6 +36,8 @@ from .cases import Cases
 from .columns import Column, Columns
 from .distribution_transformer import Components, DistributionTransformer, Exercises, Numbers
 from .distribution_transformer import Net as TransformerNet
+from .emulators import accuracy, charts, components, emulator, gaussian_process, kernels, kriging, trend
+from .emulators.emulator import Emulator
 from .gaps import Gapped
 from .heads.supported import Still
 from .neural_likelihood import NeuralLikelihood, Pairs
@@ -57,38 +60,46 @@ CLASSES: dict[str, type] = {
         DistributionTransformer, TransformerNet, Exercises, Numbers, Components,
         Column, Columns, Reader, Seeds, Writer, Linear, MLP, Block, Trunk, Fixed, Network,
         *(getattr(heads, name) for name in heads.__all__ if name != "Head"),
+        gaussian_process.Process, kriging.Solved, emulator.LeaveOneOut, accuracy.Accuracy, components.Basis, charts.Charts,
+        charts.Identity, charts.Log, charts.Reciprocal, charts.BoxCox, charts.Logit, charts.Monotone,
+        kernels.SquaredExponential, kernels.Matern52, trend.Constant, trend.Linear, trend.Quadratic,
     )
 }  # fmt: skip
 NAMES = {kind: name for name, kind in CLASSES.items()}
 
 
 def save(net: Any, path: Any) -> None:
-    """Write a trained network to the file `path`, exactly that name.
+    """Write a trained network, or an emulator, to the file `path`, exactly that name.
 
-    - `net`: as `pfn`, `neural_posterior` and their like return it.
+    - `net`: as `pfn`, `neural_posterior` and their like return it, or as a family of emulators does.
 
     Raises:
-        ValueError: for what is no trained network.
+        ValueError: for what is none of these.
 
     Example:
         `save(net, "curves.npz")`
     """
-    program = _program(net)
     arrays: dict[str, Any] = {}
+    if isinstance(net, Emulator):
+        return _write(path, {"structure": _encoded(net, arrays), "trained": {}}, arrays)
+    program = _program(net)
     structure = _encoded(net, arrays)
     probes = jax.vmap(program.simulate)(jax.random.split(jax.random.key(0), PROBES)).choices
     sites = [list(at) for at, _ in paths(probes)]
     arrays |= {f"probe/{i}": np.asarray(x) for i, (_, x) in enumerate(paths(probes))}
     arrays |= {f"probe/{name}": x for name, x in _said(program, probes).items()}
     trained = {} if net.fit is None else net.fit.provenance | {"score": net.fit.value}
-    header = {"schema": SCHEMA, "version": VERSION, "structure": structure, "sites": sites, "trained": trained}
-    header["versions"] = versions()
+    return _write(path, {"structure": structure, "sites": sites, "trained": trained}, arrays)
+
+
+def _write(path: Any, header: dict[str, Any], arrays: dict[str, Any]) -> None:
+    header = {"schema": SCHEMA, "version": VERSION, **header, "versions": versions()}
     with open(path, "wb") as file:
         np.savez(file, header=np.array(json.dumps(header)), **arrays)
 
 
-def load(path: Any, program: Any, *, priors: ppl.Program | None = None) -> Any:
-    """Read a network that `save` wrote, with what it was trained on, spelled as it was in training.
+def load(path: Any, program: Any = None, *, priors: ppl.Program | None = None) -> Any:
+    """Read a network that `save` wrote, with what it was trained on, spelled as it was in training; or an emulator, alone.
 
     - `program`: the one that it was trained on; data that it has do not matter. Of a Distribution Transformer the function
       from a prior to a program.
@@ -103,12 +114,15 @@ def load(path: Any, program: Any, *, priors: ppl.Program | None = None) -> Any:
     """
     header, arrays = _opened(path)
     try:
-        structure, sites = header["structure"], header["sites"]
-        given = _given(path, CLASSES[structure["class"]], program, priors)
+        structure = header["structure"]
+        kind = CLASSES[structure["class"]]
+        given = _given(path, kind, program, priors)
         net = _decoded(structure, arrays, given)
+        sites = [] if issubclass(kind, Emulator) else header["sites"]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{path} is damaged: its parts do not fit ({type(error).__name__}: {error}).") from error
-    _recognise(path, _program(net), sites, arrays)
+    if not isinstance(net, Emulator):
+        _recognise(path, _program(net), sites, arrays)
     return net
 
 
@@ -141,6 +155,10 @@ def _program(net: Any) -> ppl.Program:
 
 def _given(path, kind: type, program: Any, priors: Any) -> dict[str, Any]:
     """The fields that a file cannot hold. Raises ValueError for what no network of this kind is trained on."""
+    if issubclass(kind, Emulator):
+        if program is not None or priors is not None:
+            raise ValueError(f"{path} is an emulator, which is trained on no program: load it with the path alone.")
+        return {}
     if kind is DistributionTransformer:
         if isinstance(program, ppl.Program) or not callable(program) or not isinstance(priors, ppl.Program):
             raise ValueError(
@@ -198,7 +216,7 @@ def _encoded(x: Any, arrays: dict[str, np.ndarray]) -> Any:
     """What JSON can say; arrays go to `arrays`."""
     if x is None or isinstance(x, bool | int | float | str):
         return x
-    if isinstance(x, tuple):
+    if isinstance(x, tuple) and type(x) not in NAMES:
         return {"tuple": [_encoded(item, arrays) for item in x]}
     if isinstance(x, jax.Array | np.ndarray):
         name = f"array/{len(arrays)}"
@@ -210,8 +228,13 @@ def _encoded(x: Any, arrays: dict[str, np.ndarray]) -> Any:
         return {"support": _support(x.support)}
     if type(x) not in NAMES:
         raise ValueError(f"save: a {type(x).__name__} cannot be saved; known are {', '.join(CLASSES)}.")
-    fields = {f.name: getattr(x, f.name) for f in dataclasses.fields(x) if f.name not in (*NOT_KEPT, *GIVEN)}
+    fields = {name: getattr(x, name) for name in _fields(type(x)) if name not in (*NOT_KEPT, *GIVEN)}
     return {"class": NAMES[type(x)], "fields": {name: _encoded(value, arrays) for name, value in fields.items()}}
+
+
+def _fields(kind: type) -> tuple[str, ...]:
+    """Of a module, or of a named tuple."""
+    return getattr(kind, "_fields", None) or tuple(f.name for f in dataclasses.fields(kind))
 
 
 def _decoded(x: Any, arrays: dict[str, np.ndarray], given: dict[str, Any]) -> Any:
@@ -226,6 +249,8 @@ def _decoded(x: Any, arrays: dict[str, np.ndarray], given: dict[str, Any]) -> An
     if "support" in x:
         return Still(_constraint(x["support"]))
     kind = CLASSES[x["class"]]
+    if issubclass(kind, tuple):
+        return kind(*(_decoded(x["fields"][name], arrays, given) for name in _fields(kind)))
     new = object.__new__(kind)  # fields as they were: what a constructor checks was checked
     for field in dataclasses.fields(kind):
         if field.name in GIVEN:

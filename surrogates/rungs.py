@@ -19,6 +19,7 @@ Bürkner, Bayesian Analysis 16, 2021, arXiv:1903.08008.)
 import abc
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
@@ -37,6 +38,9 @@ from ppl.choices import flatten, nest
 
 ENOUGH = 500  # draws, below which k says too little
 STARTS = 200  # draws among which chains begin, where no rung came before
+WEIGHTS = "Consistent: importance weights by the true density"
+PARTICLES = "Consistent: sequential Monte Carlo that ends at the true posterior"
+CHAINS = "Exact in the limit: Markov chains that leave the true posterior invariant"
 
 
 class Task(NamedTuple):
@@ -45,11 +49,13 @@ class Task(NamedTuple):
     - `target`: what is to be answered for.
     - `reference`: what can be drawn and weighed and is thought to be near; a `Defensive` mixture if possible.
     - `before`: what the last rung that got so far made of it, though it was refused; else None.
+    - `calls`: how many more densities of `target` may be asked for; None: any number.
     """
 
     target: ppl.Target
     reference: Any
     before: inf.Posterior | None
+    calls: int | None = None
 
 
 class Attempt(NamedTuple):
@@ -63,9 +69,12 @@ class Attempt(NamedTuple):
 
 
 class Rung(eqx.Module):
-    """The contract. `trusts`: whether its diagnostic believes q, and so is not to be asked where a gate says no."""
+    """The contract. `trusts`: whether its diagnostic believes q, and so is not to be asked where a gate says no. `purpose`, of
+    its evaluations, and `guarantee`, of what it gives where it is not refused: for the ledger."""
 
     trusts: ClassVar[bool] = False
+    purpose: ClassVar[str] = "correction"
+    guarantee: ClassVar[str] = "What the rung's own diagnostic says"
 
     @abc.abstractmethod
     def attempt(self, key: jax.Array, task: Task) -> Attempt:
@@ -80,24 +89,19 @@ class ByImportance(Rung):
     k: float = 0.7
 
     trusts: ClassVar[bool] = True
+    purpose: ClassVar[str] = "weights"
+    guarantee: ClassVar[str] = WEIGHTS
 
     def __check_init__(self):
-        _whole(self, "num", ENOUGH, "k of fewer draws says too little")
+        whole(self, "num", ENOUGH, "k of fewer draws says too little")
 
     def attempt(self, key, task):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SamplingWarning)  # what it warns of is judged here
-                posterior = inf.importance(task.target, task.reference, key=key, num=self.num)
-        except ValueError as error:  # the door has checked all but the weights
-            return Attempt(None, str(error), self.num, {})
-        k, ess = float(posterior.stages["pareto_k"][-1]), float(posterior.run.population.ess)
-        refused = []
-        if not k <= self.k:
-            refused.append(f"Pareto k {k:.2f} is above {self.k:g}")
-        if ess < self.ess:
-            refused.append(f"effective sample size {ess:.0f} of {self.num} is below {self.ess:g}")
-        return Attempt(posterior, _joined(refused), self.num, {"pareto_k": k, "ess": ess})
+        _drawable(self, task)
+
+        def weigh():
+            return inf.importance(task.target, task.reference, key=key, num=self.num)
+
+        return weighed_or_not(weigh, self.num, self.ess, self.k)
 
 
 class ByTempering(Rung):
@@ -115,34 +119,26 @@ class ByTempering(Rung):
     error: float = 0.3
     budget: float | str | None = None
 
+    purpose: ClassVar[str] = "moves"
+    guarantee: ClassVar[str] = PARTICLES
+
     def __check_init__(self):
-        _whole(self, "particles", 2, "each half learns from the other")
+        whole(self, "particles", 2, "each half learns from the other")
         if self.particles % 2:
             raise ValueError(f"ByTempering: particles must be even, each half learns from the other; got {self.particles}.")
 
     def attempt(self, key, task):
+        _drawable(self, task)
         kernel = _kernel(task, inf.RandomWalk()) if self.kernel is None else self.kernel
         method = inf.tempering(kernel, moves=self.moves, to=self.to, reference=task.reference)
         method.stage.check(method.way.of(task.target))
-        try:
-            posterior = inf.smc(
+
+        def temper():
+            return inf.smc(
                 task.target, method, key=key, particles=self.particles, progress=False, budget=self.budget, check=False
             )
-        except ValueError as why:  # the weights died, or the budget was spent
-            return Attempt(None, str(why), self.particles, {})
-        stages, known = posterior.stages, posterior.log_evidence_error
-        error = math.nan if known is None else known
-        moves = int(np.nansum(stages["num_moves"]))
-        refused = [finding.what for finding in findings(posterior, OF_PARTICLES)]
-        if not error <= self.error:
-            refused.append(f"the error of log evidence is {error:.2g}, not at most {self.error:g}")
-        numbers = {
-            "stages": len(stages["ess"]),
-            "ess": float(np.nanmin(stages["ess"])),
-            "correlation": float(np.nanmax(stages["correlation"][1:], initial=0.0)),
-            "log_evidence_error": float(error),
-        }
-        return Attempt(posterior, _joined(refused), self.particles * (1 + moves), numbers)
+
+        return tempered_or_not(temper, self.particles, self.error)
 
 
 class ByMCMC(Rung):
@@ -161,14 +157,18 @@ class ByMCMC(Rung):
     warmup: int | inf.UntilStable = inf.UntilStable()
     budget: float | str | None = None
 
+    purpose: ClassVar[str] = "chains"
+    guarantee: ClassVar[str] = CHAINS
+
     def __check_init__(self):
-        _whole(self, "chains", 2, "R-hat compares chains")
+        whole(self, "chains", 2, "R-hat compares chains")
 
     def attempt(self, key, task):
+        _drawable(self, task)
         kernel = _kernel(task, inf.NUTS()) if self.kernel is None else self.kernel
         kernel.check(task.target)
         key_start, key_run = jax.random.split(key)
-        init = Among(_drawn(key_start, task) if task.before is None else _reached(task.target, task.before))
+        init = Among(_drawn(key_start, task) if task.before is None else reached(task.target, task.before))
         try:
             posterior = inf.mcmc(
                 task.target, kernel, key=key_run, chains=self.chains, draws=self.draws, warmup=self.warmup, init=init,
@@ -176,14 +176,64 @@ class ByMCMC(Rung):
             )  # fmt: skip
         except ValueError as error:  # no first position, or the budget was spent
             return Attempt(None, str(error), 0, {})
-        seen, made = Draws(posterior), posterior.provenance
-        still = not seen.names or not np.isfinite(seen.rhat).all()
-        refused = ["chains did not move at all"] if still else []
-        refused += [finding.what for finding in findings(posterior, (*AFTER_A_RUN, too_few))]
+        made = posterior.provenance
         transitions = self.chains * (made["warmup"] + made["draws"])
         cost = (made["gradients"] or transitions) + int(np.sum(made["gradients_to_start"] or 0))
-        numbers = {} if still else {"rhat": float(seen.rhat.max()), "ess": float(np.min(seen.ess("bulk")))}
-        return Attempt(posterior, _joined(refused), cost, numbers)
+        return chained_or_not(posterior, cost)
+
+
+# -- how they are judged -------------------------------------------------------------------------------------------------
+
+
+def weighed_or_not(weigh: Callable[[], inf.Posterior], num: int, least: float, most: float) -> Attempt:
+    """Weights of `num` draws, judged by their effective size and Pareto k."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SamplingWarning)  # what it warns of is judged here
+            posterior = weigh()
+    except ValueError as error:  # the door has checked all but the weights
+        return Attempt(None, str(error), num, {})
+    k, ess = float(posterior.stages["pareto_k"][-1]), float(posterior.run.population.ess)
+    refused = []
+    if not k <= most:
+        refused.append(f"Pareto k {k:.2f} is above {most:g}")
+    if ess < least:
+        refused.append(f"effective sample size {ess:.0f} of {num} is below {least:g}")
+    return Attempt(posterior, _joined(refused), num, {"pareto_k": k, "ess": ess})
+
+
+def tempered_or_not(temper: Callable[[], inf.Posterior], particles: int, most: float, lost: int | None = None) -> Attempt:
+    """Particles, judged by what `inf.smc` warns of, and by the error of the evidence. `lost`: evaluations, where it fails."""
+    try:
+        posterior = temper()
+    except ValueError as why:  # the weights died, or the budget was spent
+        return Attempt(None, str(why), particles if lost is None else lost, {})
+    stages, known = posterior.stages, posterior.log_evidence_error
+    error = math.nan if known is None else known
+    moves = int(np.nansum(stages["num_moves"]))
+    refused = [finding.what for finding in findings(posterior, OF_PARTICLES)]
+    if not error <= most:
+        refused.append(f"the error of log evidence is {error:.2g}, not at most {most:g}")
+    numbers = {
+        "stages": len(stages["ess"]),
+        "ess": float(np.nanmin(stages["ess"])),
+        "correlation": float(np.nanmax(stages["correlation"][1:], initial=0.0)),
+        "log_evidence_error": float(error),
+    }
+    return Attempt(posterior, _joined(refused), particles * (1 + moves), numbers)
+
+
+def chained_or_not(posterior: inf.Posterior, cost: int) -> Attempt:
+    """Chains, judged by what `inf.mcmc` warns of, and by their effective sizes."""
+    seen = Draws(posterior)
+    still = not seen.names or not np.isfinite(seen.rhat).all()
+    refused = ["chains did not move at all"] if still else []
+    refused += [finding.what for finding in findings(posterior, (*AFTER_A_RUN, too_few))]
+    numbers = {} if still else {"rhat": float(seen.rhat.max()), "ess": float(np.min(seen.ess("bulk")))}
+    return Attempt(posterior, _joined(refused), cost, numbers)
+
+
+# -- where they begin ----------------------------------------------------------------------------------------------------
 
 
 class Among(Initial):
@@ -230,11 +280,19 @@ class Redrawn(inf.Kernel):
         return self.inner.step(key, state, target)
 
 
+def _drawable(rung: Rung, task: Task) -> None:
+    if not isinstance(task.reference, ppl.Program | ppl.Generative):
+        raise ValueError(
+            f"{type(rung).__name__}: q must be one that can be drawn, and this one is a likelihood, known up to a constant. "
+            "Give rungs such as ByPower(), ByPowerTempering(), ByDelayedAcceptance()."
+        )
+
+
 def _kernel(task: Task, continuous: inf.Kernel) -> inf.Kernel:
     return Redrawn.of(task) if task.target.is_discrete.any() else continuous
 
 
-def _reached(target: ppl.Target, before: inf.Posterior) -> jax.Array:
+def reached(target: ppl.Target, before: inf.Posterior) -> jax.Array:
     """The positions of its draws, (num, dim)."""
     flat = flatten(before.draws)
     choices = nest(
@@ -259,7 +317,7 @@ def _joined(refused: list[str]) -> str | None:
     return "; ".join(x.rstrip(".") for x in refused) or None
 
 
-def _whole(rung: Rung, name: str, least: int, why: str) -> None:
+def whole(rung: Rung, name: str, least: int, why: str) -> None:
     value = getattr(rung, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{type(rung).__name__}: {name} must be a whole number of at least {least} ({why}), got {value!r}.")

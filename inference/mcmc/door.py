@@ -15,7 +15,8 @@ from ..placement import Placement, Sharded, default_placement
 from ..store import Store
 from .adaptation.stable import UntilStable
 from .adaptation.warmup import Adapted, adapted, open_to_learning
-from .initial import Initial, Superchains, Uniform
+from .delayed_acceptance import DelayedAcceptance
+from .initial import Initial, On, Superchains, Uniform
 from .members import Combination, has_gradient
 from .pathfinder import Pathfinder
 from .programs import state_of
@@ -67,9 +68,11 @@ def place(kernel: Kernel, placement: Placement | None) -> Placement:
 
 def begin(kernel: Kernel, target, chains: int, init: Initial | None) -> Initial:
     """Where chains begin: as asked for, or by default at `Superchains()` for many chains, for few at `Pathfinder()` if the
-    kernel has gradients of all sites anyway, else at `Uniform()`."""
+    kernel has gradients of all sites anyway, else at `Uniform()`; where a surrogate proposes, as suits the surrogate."""
     if init is not None:
         return init
+    if isinstance(kernel, DelayedAcceptance):
+        return On(kernel.surrogate, begin(kernel.kernels[0], kernel.surrogate, chains, None))
     num = Superchains().num
     if chains >= 4 * num and chains % num == 0:
         return Superchains()

@@ -91,3 +91,19 @@ class Superchains(Initial):
 
     def group(self, chain):
         return chain % self.num
+
+
+class On(Initial):
+    """Where chains begin on another target over the same sites, one that is cheaper to ask: a surrogate's."""
+
+    target: Any
+    init: Initial
+
+    def position(self, key, target):
+        return self.init.position(key, self.target)
+
+    def begin(self, key, target):
+        return self.init.begin(key, self.target)
+
+    def group(self, chain):
+        return self.init.group(chain)

@@ -139,7 +139,8 @@ _TOTALS = {
 
 
 def total(name: str, values):
-    """One number for several moves' statistics `values` (num,)."""
+    """One number for several moves' statistics `values` (num,); also of what they say of surrogates."""
+    name = name.replace("_surrogate", "")
     return _TOTALS[name](values) if name in _TOTALS else values[-1]
 
 

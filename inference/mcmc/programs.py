@@ -112,9 +112,9 @@ class Lanes(NamedTuple):
         return program(self.kernel, self.target, state, self.key, self.chains[lane], start, num)
 
     def first(self):
-        """The states of all lanes at first positions, and how many gradients it took to find them."""
-        states, gradients = zip(*(self._first(lane) for lane in range(len(self.chains))), strict=True)
-        return list(states), sum(gradients)
+        """The states of all lanes at first positions; how many gradients it took to find them, and how many positions."""
+        states, gradients, tries = zip(*(self._first(lane) for lane in range(len(self.chains))), strict=True)
+        return list(states), (sum(gradients), sum(tries))
 
     def _first(self, lane: int):
         """The lane's state at first positions of finite density: evaluated, and drawn anew where it is not finite."""
@@ -122,7 +122,7 @@ class Lanes(NamedTuple):
         for attempt in range(1, ATTEMPTS + 1):
             found = np.asarray(info.lp[:, 0]) > 0.5 * UNEVALUATED
             if found.all():
-                return state, gradients
+                return state, gradients, attempt * len(self.chains[lane])
             if attempt < ATTEMPTS:
                 *new, more = self._evaluated(lane, attempt)
                 state, (positions, info) = jax.tree.map(partial(_pick, found), (state, (positions, info)), tuple(new))

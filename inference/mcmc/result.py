@@ -9,6 +9,7 @@ import numpy as np
 from ..diagnostics import SamplingWarning
 from ..findings import AFTER_A_RUN, findings
 from ..kernel import Kernel
+from ..ledger import spent_on
 from ..posterior import Posterior
 from ..provenance import key_words, versions
 from ..run import Outcome
@@ -64,10 +65,10 @@ class Result(NamedTuple):
 
 
 def provenance(
-    posterior, *, key, kernel, init, placement, draws, warmup, stopped, seconds, compile_seconds,
-    gradients_to_start,
+    posterior, *, key, kernel, init, placement, draws, warmup, stopped, seconds, compile_seconds, spent,
 ) -> dict[str, Any]:  # fmt: skip
-    """Where a posterior came from, in plain values."""
+    """Where a posterior came from, in plain values. `spent`: gradients and positions that it took to begin."""
+    gradients_to_start, positions_to_start = spent
     gradients = [group["n_steps"] for group in (posterior.stats, posterior.warmup_stats) if "n_steps" in group]
     return {
         "algorithm": "mcmc",
@@ -82,11 +83,18 @@ def provenance(
         "dtype": str(posterior.stats["lp"].dtype),
         "gradients": sum(int(np.sum(x)) for x in gradients) if gradients else None,
         "gradients_to_start": gradients_to_start,
+        "positions_to_start": positions_to_start,
+        "design_calls": _design_calls(getattr(kernel, "surrogate", None)),
         "compile_seconds": compile_seconds,
         "sampling_seconds": seconds,
         "stopped": stopped,
         "versions": versions(),
     }
+
+
+def _design_calls(surrogate: Any) -> int:
+    """What a surrogate target, tempered or not, has cost in true calls."""
+    return spent_on(getattr(getattr(surrogate, "target", surrogate), "program", None))
 
 
 def biased(kernel: Kernel) -> list[str]:

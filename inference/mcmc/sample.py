@@ -94,7 +94,7 @@ def mcmc(
         made.advance.wait()
         compile_seconds = time.monotonic() - began
         saved = None if kept is None else kept.states()
-        states, spent = lanes.first() if saved is None else (saved, None)
+        states, spent = lanes.first() if saved is None else (saved, (None, None))
         outcome = run(
             plan.step,
             states,
@@ -112,7 +112,7 @@ def mcmc(
     posterior = dataclasses.replace(posterior, provenance=provenance(
         posterior, key=key, kernel=kernel, init=init, placement=placement, draws=draws, warmup=plan.warmup,
         stopped=outcome.reason, seconds=outcome.seconds + (kept.seconds if kept else 0.0), compile_seconds=compile_seconds,
-        gradients_to_start=spent,
+        spent=spent,
     ))  # fmt: skip
     if check:
         warn(posterior, outcome, draws, store)
@@ -121,13 +121,15 @@ def mcmc(
 
 def _progress(progress, chains: int, plan: Plan) -> Progress:
     if progress is True:
-        return Meter(f"{chains} chains", count=lambda record, first: _divergences(plan.warmup, record, first))
+        return Meter(f"{chains} chains", count=lambda record, first: _counts(plan.warmup, record, first))
     return Silent() if progress is False or progress is None else progress
 
 
-def _divergences(warmup: int, record, first: int) -> dict[str, int]:
-    """How many there were, after the warm-up and in it."""
+def _counts(warmup: int, record, first: int) -> dict[str, int]:
+    """Divergences, after the warm-up and in it; of delayed acceptance, how often the truth was asked."""
     _, info = record
+    if hasattr(info, "acceptance_rate_surrogate"):
+        return {"true calls": int(info.num_evaluations.sum())}
     if not hasattr(info, "diverging"):
         return {}
     border = max(0, warmup - first)

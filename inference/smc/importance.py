@@ -53,18 +53,26 @@ def importance(
             f"importance: the proposal must be a program over the same latent sites, got {type(proposal).__name__}. Draws "
             "alone have no density: fit a guide to them."
         )
-    at_once = Method(Tempering(proposal), Reweight(Ladder(jnp.ones(1))))
+    posterior = weighed(program, Tempering(proposal), key=key, num=num)
+    made = posterior.provenance | {"method": "prior" if proposal is None else "proposal"}
+    for finding in findings(posterior, (heavy_weights,)):
+        warnings.warn(str(finding), SamplingWarning, stacklevel=2)
+    return dataclasses.replace(posterior, provenance=made)
+
+
+def weighed(program, way, *, key: jax.Array, num: int) -> Posterior:
+    """The draws that a way begins with, weighed for its end, all at once: `num` densities of the program, and no more.
+
+    - `way`: its `of(program)` is a path of inverse temperatures.
+    """
+    at_once = Method(way, Reweight(Ladder(jnp.ones(1))))
     weighted = smc(program, at_once, key=key, particles=num, progress=False, check=False)
     run, made = weighted.run, weighted.provenance
     smoothed, k = smooth(run.population.log_weights)
     slots = Systematic().ancestors(jax.random.fold_in(key, SLOTS), smoothed, num)
     posterior = posterior_of(run, slots, program, key, made["sampling_seconds"], made["compile_seconds"])
-    made = posterior.provenance | {"algorithm": "importance", "method": "prior" if proposal is None else "proposal"}
     stages = posterior.stages | {"pareto_k": np.array([np.nan, k])}
-    posterior = dataclasses.replace(posterior, stages=stages, provenance=made)
-    for finding in findings(posterior, (heavy_weights,)):
-        warnings.warn(str(finding), SamplingWarning, stacklevel=2)
-    return posterior
+    return dataclasses.replace(posterior, stages=stages, provenance=posterior.provenance | {"algorithm": "importance"})
 
 
 def smooth(log_weights) -> tuple[jax.Array, float]:

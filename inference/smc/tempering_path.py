@@ -32,9 +32,10 @@ from .path import Bridge, Level
 
 class Tempering(eqx.Module):
     """Which way to go: from the prior, from a `reference` program (or guide) with the same latent sites, or from the posterior
-    of one."""
+    of one; and to which `last` inverse temperature: 1, the posterior, unless a power of the likelihood is what is wanted."""
 
     reference: ppl.Program | ppl.Generative | Posterior | None = None
+    last: jax.Array | float = 1.0
 
     def of(self, program) -> "TemperingPath":
         """The path to the posterior of a conditioned program, or to a `ppl.Target`.
@@ -45,18 +46,18 @@ class Tempering(eqx.Module):
         target = ppl.as_target(program)
         if self.reference is None:
             _check_prior(target)
-            return TemperingPath(target, None)
+            return TemperingPath(target, None, None, self.last)
         if not isinstance(self.reference, Posterior):
             _check_reference(target, self.reference, "the reference")
             if isinstance(self.reference, ppl.Generative):
-                return TemperingPath(target, self.reference)
+                return TemperingPath(target, self.reference, None, self.last)
             weighted = [name for name, row in self.reference.sites().items() if row.kind in ("observed", "factor")]
             if weighted:
                 raise ValueError(
                     f"smc: the reference has data or factors at {', '.join(weighted)}, so its draws do not follow its "
                     "density. Give a program that is sampled as it stands, such as a guide; or a posterior of this one."
                 )
-            return TemperingPath(target, self.reference)
+            return TemperingPath(target, self.reference, None, self.last)
         if self.reference.program is None:
             raise ValueError(
                 "smc: the reference is a posterior that does not know its program, so the density of its draws is not known. "
@@ -64,7 +65,7 @@ class Tempering(eqx.Module):
                 "what was conditioned: dataclasses.replace(posterior, program=program)."
             )
         _check_reference(target, self.reference.program, "the reference's program")
-        return TemperingPath(target, self.reference.program, OtherPosterior.of(self.reference, target))
+        return TemperingPath(target, self.reference.program, OtherPosterior.of(self.reference, target), self.last)
 
 
 def _check_prior(target: ppl.Target) -> None:
@@ -114,11 +115,13 @@ class Point(NamedTuple):
 
 
 class TemperingPath(Bridge):
-    """See the file's docstring. A level is an inverse temperature."""
+    """See the file's docstring. A level is an inverse temperature. Of a `reference` with `draws` of its own only
+    `log_density(choices)` is asked, which may then lack a constant."""
 
     target: ppl.Target
-    reference: ppl.Program | ppl.Generative | None
+    reference: Any
     draws: OtherPosterior | None = None
+    last: jax.Array | float = 1.0
 
     level_name: ClassVar[str] = "inverse_temperature"
 
@@ -137,16 +140,16 @@ class TemperingPath(Bridge):
         return Population.of(points, level=jnp.zeros((), points.log_ratio.dtype))
 
     def ended(self, level):
-        return level >= 1
+        return level >= self.last
 
     def told(self, level) -> str:
         return f"inverse temperature {float(level):.3g}"
 
     def check_levels(self, levels) -> None:
-        if levels[0] <= 0 or levels[-1] != 1:
+        if levels[0] <= 0 or levels[-1] != self.last:
             raise ValueError(
-                f"smc: inverse temperatures must increase from above 0 to exactly 1, but they go from {levels[0]:.3g} to "
-                f"{levels[-1]:.3g}."
+                f"smc: inverse temperatures must increase from above 0 to exactly {float(self.last):.3g}, but they go from "
+                f"{levels[0]:.3g} to {levels[-1]:.3g}."
             )
 
     def at(self, position) -> Point:
@@ -169,7 +172,7 @@ class TemperingPath(Bridge):
         """By bisection of the logarithm of the increment: the first ones may be 1e-8."""
         ratio, here = population.particles.log_ratio, population.level
 
-        fit, rest = fits(ratio > -jnp.inf), 1 - here
+        fit, rest = fits(ratio > -jnp.inf), self.last - here
         least, most = jnp.log(rest) - 60.0, jnp.log(rest)
 
         def halve(i, bounds):
@@ -179,4 +182,4 @@ class TemperingPath(Bridge):
             return jnp.where(good, middle, low), jnp.where(good, high, middle)
 
         low = lax.fori_loop(0, 37, halve, (least, most))[0]
-        return jnp.where(low < most, jnp.minimum(here + jnp.exp(low), 1.0), jnp.ones_like(here))
+        return jnp.where(low < most, jnp.minimum(here + jnp.exp(low), self.last), jnp.full_like(here, self.last))

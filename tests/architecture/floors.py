@@ -22,8 +22,7 @@ FLOORS = {
         ["kernel", "run", "compiled", "progress", "placement", "numerics", "noise", "frozen", "fixed"],
         ["population", "resampling", "integrators", "metrics"],
         # below the algorithms, which return it
-        ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"]
-        + ["ledger"],
+        ["posterior", "io", "provenance", "frames", "diagnostics", "scalars", "findings", "plots", "stopping"] + ["ledger"],
         ["checkpoints", "stream", "store"],
         ["mcmc", "smc", "vi", "exact", "optimise"],
         ["steering"],
@@ -34,7 +33,7 @@ FLOORS = {
         ["cases", "gate", "c2st", "run_cache", "workers", "simulator", "conformal", "batch_conformal", "unshrink"],
         ["columns", "tokens", "trunk", "heads"],
         ["training", "simulations", "gaps", "powered"],
-        ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulate", "discrepancy"],
+        ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulators", "discrepancy"],
         ["artifact"],
         ["correct", "rungs", "likelihood_rungs", "defensive", "diagnose"],
         ["__init__"],

@@ -90,3 +90,54 @@ def test_a_true_density_is_spent_once_a_step_and_a_better_surrogate_is_accepted_
 
     close, far = schools(SIGMA) | {"y": jnp.round(Y, -1)}, schools(SIGMA / 2) | {"y": Y}
     assert acceptance(close) > 0.8 > acceptance(far) > 0.05
+
+
+# -- several levels ------------------------------------------------------------------------------------------------------
+
+
+def levels(num: int = 2):
+    """The coarse surrogate is too wide, the fine one tilted and too narrow in some directions: neither is the law."""
+    fine = ppl.Target.from_log_density(
+        lambda c: -0.6 * jnp.sum(c["x"] ** 2) + 0.3 * jnp.sum(jnp.sin(c["x"])), {"x": jnp.zeros(DIM)}
+    )
+    return inf.delayed_acceptance(inf.delayed_acceptance(inf.RandomWalk(0.8, metric(DIM)), wrong(DIM), num), fine, 2)
+
+
+def test_exact_draws_stay_exact_through_two_surrogates():
+    positions, share, info = moved(levels())
+    assert surprise(positions) > 1e-6 and float(share.mean()) > 0.1
+    assert (info.num_evaluations == 1).all() and (info.num_evaluations_surrogate == 2).all()
+    assert (info.num_evaluations_surrogate_surrogate == 4).all()  # of both moves together
+
+
+def test_a_member_that_is_not_put_where_the_chain_is_is_found(monkeypatch):
+    """After a rejection the coarse chain must begin where the fine one is, with the densities that belong there."""
+    monkeypatch.setattr(delayed_acceptance, "placed", lambda state, here, surrogate: state)
+    positions, *_ = moved(levels(num=1))
+    assert surprise(positions) < 1e-8
+
+
+def test_a_power_of_a_surrogate_proposes_too():
+    positions, share, _ = moved(inf.delayed_acceptance(inf.RandomWalk(0.8, metric(DIM)), wrong(DIM), 2, power=0.5))
+    assert surprise(positions) > 1e-6 and float(share.mean()) > 0.1
+    with pytest.raises(ValueError, match=r"power must be a number from 0 to 1, got 1\.5\.$"):
+        inf.delayed_acceptance(inf.NUTS(), conjugate(), power=1.5)
+
+
+def test_it_takes_turns_with_other_kernels():
+    """Its state has no gradient of the law, though the member's has one of the surrogate."""
+    member = inf.delayed_acceptance(inf.mala(0.8, metric(DIM)), wrong(DIM), 2)
+    positions, *_ = moved(inf.cycle(inf.RandomWalk(1.0, metric(DIM)), member), num=4000)
+    assert surprise(positions) > 1e-6
+
+
+@pytest.mark.slow
+def test_members_of_members_learn():
+    program = schools(SIGMA) | {"y": Y}
+    fine, coarse = schools(SIGMA) | {"y": jnp.round(Y)}, schools(SIGMA) | {"y": jnp.round(Y, -1)}
+    kernel = inf.delayed_acceptance(inf.delayed_acceptance(inf.mala(), coarse, 3), fine, 2)
+    posterior = inf.mcmc(
+        program, kernel, key=jax.random.key(0), draws=100, warmup=300, progress=False, check=False, placement=inf.Vectorized()
+    )
+    sizes = posterior.stats["step_size_surrogate_surrogate"]
+    assert len(np.unique(sizes)) == 4 and posterior.stats["acceptance_rate"].mean() > 0.5

@@ -16,8 +16,9 @@ def code(page: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::inference.SamplingWarning")
-@pytest.mark.parametrize("page", ["numpyro.md", "neural_networks.md", "many_chains.md"])
-def test_the_page_runs(page, capsys):
+@pytest.mark.parametrize("page", ["numpyro.md", "neural_networks.md", "many_chains.md", "host_functions.md"])
+def test_the_page_runs(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # pages write files
     space: dict = {}
     exec(compile(code(page), page, "exec"), space)
     assert space["posterior"].shape[0] >= 2
