@@ -41,8 +41,9 @@ format: .venv/installed-dev-$(SUM)
 types: .venv/installed-dev-$(SUM) .venv/installed-test-$(SUM)
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
 
+# A worker takes neighbouring pages, and tutorials are neighbours: with fewer workers one of them would run them all.
 docs: .venv/installed-docs-$(SUM)
-	$(BIN)/python -m sphinx -W --keep-going -j auto -b html docs docs/_build/html
+	$(BIN)/python -m sphinx -W --keep-going -j 12 -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
 
 wheel: .venv/installed-dev-$(SUM)

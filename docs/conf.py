@@ -3,6 +3,7 @@
 import ast
 import importlib.metadata
 import os
+import re
 from pathlib import Path
 
 project = "Evidentia"
@@ -62,11 +63,21 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # a notebook's progress bar, which nobody sees
 
 
+def _prose(line):
+    """A line of prose, of which `(n, *out)` and `|error|` are words, not emphasis and names to be filled in."""
+    parts = line.split("`")
+    for i in range(0, len(parts), 2):  # between backticks is code
+        parts[i] = re.sub(r"(?<![*\w])\*(?=\w)(?![^*]*\w\*)", r"\\*", parts[i])
+        if not line.lstrip().startswith("| "):  # a row of a table
+            parts[i] = re.sub(r"\|(?=\S)([^|]*\S)\|", r"\\|\1\\|", parts[i])
+    return "`".join(parts)
+
+
 def _code(app, what, name, obj, options, lines):
     """Docstrings mark code as Markdown does, with fences or by four spaces after a blank line; Sphinx wants directives."""
     if what == "module":  # read as written: Sphinx has taken the code's indentation for the docstring's own
         lines[:] = (ast.get_docstring(ast.parse(Path(obj.__file__).read_text()), clean=False) or "").splitlines()
-    out, fence, before = [], None, ""  # before: the last line with words on it
+    out, fence, before, block = [], None, "", False  # before: the last line with words on it
     for i, line in enumerate(lines):
         stripped = line.strip()
         indent = line[: len(line) - len(line.lstrip())]
@@ -77,9 +88,11 @@ def _code(app, what, name, obj, options, lines):
             out.append(f"    {line}".rstrip())
         else:
             begins = indent.startswith("    ") and not lines[i - 1].strip()
+            block = block and (not stripped or indent.startswith("    "))
             if begins and before and not before.startswith((" ", "- ", "* ")) and not before.endswith(":"):
                 out += [".. code-block:: python", ""]
-            out.append(line)
+                block = True
+            out.append(line if block else _prose(line))
         before = line if stripped else before
     lines[:] = out
 

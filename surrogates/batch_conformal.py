@@ -11,13 +11,13 @@ No law of the scores is asked for, only that those of calibration and test are e
    is how many calibration scores lie below T_(j). Which m of the n + m are the test's is a uniform choice, and each choice is
    one sequence 0 <= R_1 <= ... <= R_m <= n: all C(n + m, m) sequences are equally likely. (Ties are broken at random; what
    follows has weak inequalities and stays true.)
-2. *A set of sequences that is fixed beforehand holds R with a known probability.* We take those of the smallest totals
+2. *A set of sequences that is fixed beforehand holds R with a known probability.* We take those of the smallest totals:
 
        h(R) = sum_j a_j(R_j) <= q,             a_j(r) = weight_j x the score expected at rank r,
 
    one term a place, so that sequences are counted by total in one sweep over places, last ranks and totals so far. (With
    a_j(r) = r, h is the statistic of Mann and Whitney.) A wrong expectation costs width, never coverage.
-3. *A sequence bounds the statistic,* as T_(j) <= S_(R_j + 1): with the probability of the set,
+3. *A sequence bounds the statistic,* as T_(j) <= S_(R_j + 1); with the probability of the set:
 
        sum_j weight_j T_(j)  <=  max over the set of  sum_j weight_j S_(r_j + 1),
 

@@ -39,11 +39,11 @@ from inference.ledger import Ledger, spent_on
 from inference.progress import Meter, Progress, Silent
 
 from .defensive import defended, fit_of
-from .likelihood_rungs import ByDelayedAcceptance, ByPower, ByPowerTempering, Pilot, Piloted
+from .likelihood_rungs import ByDelayedAcceptance, ByPower, Pilot, Piloted
 from .rungs import Attempt, ByImportance, ByMCMC, ByTempering, Rung, Task
 
 RUNGS = (ByImportance(), ByTempering(), ByMCMC())
-LIKELIHOOD_RUNGS = (ByPower(), ByPowerTempering(), ByDelayedAcceptance())
+LIKELIHOOD_RUNGS = (ByPower(), ByDelayedAcceptance())
 DISTRUSTED = 0.5  # the share of the prior, where the gate says no
 PROBE = 0xF17  # folded into the key: rungs have the small numbers
 
@@ -66,7 +66,7 @@ def correct(
     - `q`: a `ppl.Generative` (a trained net given the data, a guide), or a program without data, over the same latent sites;
       or, for its likelihood, a cheaper program with data, or a target: that is known up to a constant.
     - `rungs`: what to try, in order, such as `(ByImportance(2000), ByMCMC())`; rungs of your own may be among them. By default
-      those three; for a likelihood `(ByPower(), ByPowerTempering(), ByDelayedAcceptance())`.
+      those three; for a likelihood `(ByPower(), ByDelayedAcceptance())`.
     - `share`: of the prior in what the rungs begin with; left out where the prior is improper, or with 0.0.
     - `gate`: a function of the program whose answer is true where its data are like those q was made for, such as
       `lambda program: gate(features(program)) > 0.01`. What the answer prints is kept, so that it may say why not.

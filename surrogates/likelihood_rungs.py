@@ -242,6 +242,9 @@ class ByPowerTempering(Rung):
     - `particles`: at most; fewer where calls are few. `moves` a stage, each a true call a particle; `steps` of `kernel` on the
       surrogate to a move.
     - `stages`: at most. `to`: how far one goes.
+
+    Not among the rungs that are tried by default: its diagnostic sees particles that do not move, but not that the truth takes
+    few of the surrogate's proposals in the tails; from a bad surrogate it has said yes to means three Monte Carlo errors off.
     """
 
     particles: int = 400

@@ -61,6 +61,7 @@ def test_schools_are_not_centred():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_effective_size_is_many_times_that_of_either_form(x64):
     """Measured: 105 per 1000 gradients, against 7 centred and at most 5 non-centred, of data of the same kind."""
 

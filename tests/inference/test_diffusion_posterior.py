@@ -138,6 +138,7 @@ def mixture_posterior(matrix, noise, y):
     return parts / parts.sum(), means, prior - gain @ matrix @ prior, np.log(parts.sum())
 
 
+@pytest.mark.slow
 def test_an_inverse_problem_with_a_mixture_for_a_prior():
     """Two of three modes explain the data: masses, means and covariance within five errors of that many particles."""
     matrix, noise, y = np.array([[1.0, 0.7]]), np.array([[0.25]]), np.array([0.5])

@@ -199,6 +199,7 @@ def test_errors_are_calibrated(exact):
 # -- when filters grow -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_filters_grow_where_few_proposals_are_accepted(recorded):
     stages = recorded(ByPath).stages
     noisy = stages["acceptance_rate"] < 0.3

@@ -145,6 +145,7 @@ def test_files_of_other_programs_are_refused(kept):
         load(file, rates(5))
 
 
+@pytest.mark.slow
 def test_transformers_know_their_model_and_their_priors(kept):
     """Of the joint program of priors and model each part is recognised by the densities of probes."""
     file = kept("transformer of mixtures")[1]

@@ -90,6 +90,7 @@ def test_the_voltage_is_affine_in_one_over_the_exchange_current(x64):
     np.testing.assert_allclose(start, 5.0 - 1.4 * 0.39 - (0.2 - 0.2 * 0.91), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_gradients_are_differences(x64):
     """All six parameters, forward and backward, at another rate."""
     times = jnp.linspace(20.0, 2700.0, 5)

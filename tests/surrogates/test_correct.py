@@ -203,6 +203,7 @@ def test_a_q_that_ignores_the_data_is_right_too():
     assert_right(corrected(case, normal(jnp.float32(0.0), jnp.float32(2.0))), case)
 
 
+@pytest.mark.slow
 def test_chains_are_the_last_rung():
     case = of_normal()
     rungs = (ByImportance(500, ess=1e9), ByTempering(100, error=0.0), ByMCMC(draws=500))

@@ -68,6 +68,7 @@ def by_mixtures():
     return trained(seen, bumps(), components=2)
 
 
+@pytest.mark.slow
 def test_the_untrained_network_says_the_prior():
     net = trained(seen, bumps(), components=2, steps=1, batch=2, optimizer=optax.set_to_zero())
     prior = normals(jnp.array([0.3, 0.7]), jnp.array([-1.0, 2.0]), jnp.array([0.5, 0.2]))

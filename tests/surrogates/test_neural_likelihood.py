@@ -121,6 +121,7 @@ def test_a_simulator_whose_law_is_known(net):
     is_near(net, simulated(NUM), normal, 0.01)
 
 
+@pytest.mark.slow
 def test_rows_are_told_their_own():
     """Below 0.03 nats; of the law that ignores x, the mean of log(1 + 4 slope^2 x^2) / 2: 0.5 and more."""
     program = line(jnp.linspace(-2.0, 2.0, 8))
@@ -172,6 +173,7 @@ def test_nuts_finds_the_conjugate_posterior(net):
     assert abs(posterior["mu"].mean() - mean) < 0.1 and abs(np.log(posterior["mu"].std() / sd)) < 0.2
 
 
+@pytest.mark.slow
 def test_priors_change_after_training(net):
     """Corrected, it is the posterior under another prior, and its evidence, but for 4 rows' errors of at most 0.05 each."""
     y = jnp.array([1.0, 2.5, -0.5, 1.2])

@@ -155,6 +155,7 @@ def test_masked_entries_are_drawn_and_weighed_with_the_rest(gapped):
     assert repr(gapped).startswith("NeuralPosterior of mu given y, z, of 3 to 3 rows, 40% missing")
 
 
+@pytest.mark.slow
 def test_draws_lie_in_the_support():
     program = rates(4) | {"y": jnp.zeros(4, int)}
     net = neural_posterior(program, **settings(steps=20, head=Mixture(1, 2)))

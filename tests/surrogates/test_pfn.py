@@ -76,6 +76,7 @@ def test_order_does_not_matter_and_points_are_apart(net):
     )
 
 
+@pytest.mark.slow
 def test_asked_together_or_one_by_one_is_the_same(net):
     """Rows go through the trunk together in training, and apart afterwards."""
     choices, num = lines(NUM).simulate(KEY).choices, 5
@@ -85,6 +86,7 @@ def test_asked_together_or_one_by_one_is_the_same(net):
     np.testing.assert_allclose(together, apart, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_its_law_has_quantiles_slopes_and_a_place_in_programs(net):
     data = {"x": jnp.array([1.0]), "y": jnp.array([0.9])}
 
@@ -111,6 +113,7 @@ def test_kinds_are_categories_and_may_be_missing():
         assert abs(found - (1 + sum(known)) / (2 + len(known))) < 0.06, (flips, found)
 
 
+@pytest.mark.slow
 def test_places_may_be_fixed_and_rows_vectors():
     """Every case has the grid as its places, and the network reads both numbers of one."""
     grid = np.array([[1.0, 0.0], [2.0, 0.7], [3.0, 1.1]])
@@ -132,6 +135,7 @@ def test_places_may_be_fixed_and_rows_vectors():
         pfn(series(), **settings(context=("t",), query="t"))
 
 
+@pytest.mark.slow
 def test_bars_stay_in_the_support_and_files_come_back(tmp_path):
     @ppl.model
     def waits(num):
