@@ -120,7 +120,7 @@ def failed(report):
     return {outcome.check for outcome in report.outcomes if not outcome.verdict.passed(FALSE_ALARM / len(report.outcomes))}
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name == "mean" else [pytest.mark.slow]) for name in EXACT])
 def test_exact_posteriors_pass(name):
     """At a false alarm of one in a thousand for each report."""
     assert report(name).passed() and not report(name).findings, report(name)

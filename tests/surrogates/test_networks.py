@@ -107,6 +107,7 @@ def test_it_begins_as_the_identity_and_asks_see_each_other():
     np.testing.assert_allclose(alone[0], trunk(asked[:1], known, there)[0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nothing_known_has_finite_slopes():
     _, trunk, asked, known = trunk_and_tokens()
     slopes = jax.grad(lambda trunk: trunk(asked, known, jnp.zeros(6, bool)).sum())(trunk)

@@ -144,6 +144,7 @@ def test_a_few_whole_numbers():
     is_near(found, votes(NUM), lambda v: dist.Binomial(3, v["p"]), 0.01)
 
 
+@pytest.mark.slow
 def test_draws_lie_in_the_support():
     """Whatever the network says, also far from where it was trained; and it learns: below 0.03 nats a row."""
     found = neural_likelihood(waits(NUM), site="t", **settings())

@@ -130,6 +130,7 @@ def test_entries_that_are_missing_do_not_count(gapped, share):
         assert ignoring.mean() < -4.0 * ignoring.std() / len(ignoring) ** 0.5
 
 
+@pytest.mark.slow
 def test_masked_entries_are_drawn_and_weighed_with_the_rest(gapped):
     """The evidence is that of the seen entries. Draws of q: their mean and deviation err by 1 % of 4,000 draws, and the net
     by a mean KL of 0.02, which is a shift of a fifth of a deviation."""

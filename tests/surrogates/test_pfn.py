@@ -65,6 +65,7 @@ def test_it_predicts_as_the_exact_posterior_does(net, num):
     assert -4.0 * error < found.mean() < 0.06 + 2.0 * error, (found.mean(), error)
 
 
+@pytest.mark.slow
 def test_order_does_not_matter_and_points_are_apart(net):
     x, y, at = jnp.array([1.0, -0.5, 0.3]), jnp.array([0.8, -0.4, 0.4]), jnp.linspace(-2.0, 2.0, 7)
     found = net.given({"x": x, "y": y}).at({"x": at})
