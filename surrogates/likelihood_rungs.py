@@ -320,7 +320,8 @@ class ByDelayedAcceptance(Rung):
             )  # fmt: skip
         except ValueError as error:  # no first position where the truth is known: it was sought again and again
             return Attempt(None, str(error), self.chains * START, {})
-        attempt = chained_or_not(posterior, posterior.ledger.total)
+        ledger = posterior.ledger
+        attempt = chained_or_not(posterior, ledger.total - ledger.calls.get("design", 0))  # which `correct` counts itself
         acceptance = float(np.mean(posterior.stats["acceptance_rate"]))
         return attempt._replace(numbers=attempt.numbers | {"acceptance": acceptance})
 
