@@ -318,6 +318,7 @@ def _joined(refused: list[str]) -> str | None:
 
 
 def whole(rung: Rung, name: str, least: int, why: str) -> None:
+    """Raise ValueError, with a sentence, unless the rung's setting `name` is a whole number of at least `least`."""
     value = getattr(rung, name)
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise ValueError(f"{type(rung).__name__}: {name} must be a whole number of at least {least} ({why}), got {value!r}.")

@@ -1,5 +1,6 @@
 """Accuracy: what an emulator got right of runs that it had not seen, in numbers and as a text."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -45,6 +46,11 @@ class Accuracy(eqx.Module):
             seconds,
         )
         return Accuracy(*(jnp.asarray(x, float) for x in numbers))
+
+    def report(self, kind: str, names: Sequence[str], charts: Sequence[Any]) -> "Report":
+        """What an emulator says of itself: its `kind`, its accuracy, and the chart of each input."""
+        read = ", ".join(f"{name} {type(chart).__name__}" for name, chart in zip(names, charts, strict=True))
+        return Report("\n".join([kind, *self.lines(), f"charts: {read}"]))
 
     def lines(self) -> list[str]:
         """As sentences without a full stop."""

@@ -70,10 +70,12 @@ class Emulated(Emulator):
 
 
 class Plan(NamedTuple):
-    """What is run: a function `fn` of arguments with `names` and `shapes`, whose output has the shape `out`; where it begins,
-    from probabilities (num, d) to rows; and the `site` in a program with data, where there is one."""
+    """What is run: a function `fn` of arguments with `names` and `shapes`, whose output has the shape `out`; `many` rows of
+    them at once. Where it begins, from probabilities (num, d) to rows; and the `site` in a program with data, where there is
+    one."""
 
     fn: Callable[..., Any]
+    many: Callable[..., Any]
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     out: tuple[int, ...]
@@ -172,10 +174,15 @@ def _run(plan: Plan, runs: Runs, x: np.ndarray, bar: Progress) -> Runs:
     kept = jnp.asarray(x, float)
     args = jax.vmap(runs.unpack)(kept)
     answer = getattr(plan.fn, "answer", None)  # of a simulator: on the host, where Ctrl-C is what it is
-    y = np.asarray(jax.jit(jax.vmap(plan.fn))(*args) if answer is None else answer([np.asarray(a) for a in args])[0])
+    y = np.asarray(plan.many(*args) if answer is None else answer([np.asarray(a) for a in args])[0])
     before, runs = _tried(runs), runs.add(np.asarray(kept, np.float64), y)
     bar.update(len(x), len(runs.tried) - _tried(runs), before)
     return runs
+
+
+def _batched(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` of many rows. Made once: JAX knows a compiled function by the object, and would compile it in every round."""
+    return jax.jit(jax.vmap(fn))
 
 
 def _refitted(family: Family, key: Array, runs: Runs, before: Emulator | None, anew: int) -> tuple[Emulator, int]:
@@ -215,7 +222,9 @@ def _tried(runs: Runs) -> int:
 def _plan(what: Any, site: str | None, over: Mapping[str, Any] | None, key: Array) -> Plan:
     if isinstance(what, ppl.Program):
         found = CallSite.of(what, site)
-        return Plan(found.fn, found.names, found.shapes, found.out, quantiles(found.prior_rows(key)), found)
+        return Plan(
+            found.fn, _batched(found.fn), found.names, found.shapes, found.out, quantiles(found.prior_rows(key)), found
+        )
     assert over is not None
     names, shapes, quantile = laws(over, key)
     forms = [jax.ShapeDtypeStruct(shape, jnp.result_type(float)) for shape in shapes]
@@ -228,7 +237,7 @@ def _plan(what: Any, site: str | None, over: Mapping[str, Any] | None, key: Arra
         ) from None
     if len(jax.tree.leaves(out)) != 1 or jax.tree.leaves(out)[0] is not out:
         raise ValueError(f"emulate: the function must return one array, got {out}.")
-    return Plan(what, names, shapes, out.shape, quantile, None)
+    return Plan(what, _batched(what), names, shapes, out.shape, quantile, None)
 
 
 def _has_data(program: ppl.Program) -> bool:

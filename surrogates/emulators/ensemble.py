@@ -41,7 +41,7 @@ from .charts import Charting, Charts, Given, Judged
 from .components import Basis, Components, Principal
 from .emulator import Emulator, Family, LeaveOneOut, Prediction
 from .networks import Dense
-from .runs import Runs, Shapes, columns, pack
+from .runs import Runs, Shapes, beyond, columns, pack
 
 FOLDS = 4  # a run is hidden from one in so many members
 FLOOR = 1e-8  # of the variance of a component: what no member is thought to know better
@@ -108,14 +108,11 @@ class Committee(Emulator):
         return Prediction(self.basis.decode(mean), jnp.tensordot(self.basis.vectors, rows, (0, 1)), self.basis.residual)
 
     def outside(self, *args: Any) -> Array:
-        x = pack(self.shapes, *args)
-        return jnp.any((x < self.low) | (x > self.high))
+        return beyond(self.shapes, self.low, self.high, args)
 
     def report(self) -> Report:
-        names = columns(self.names, self.shapes)
-        charts = ", ".join(f"{name} {type(c).__name__}" for name, c in zip(names, self.charts.charts, strict=True))
         kind = f"Ensemble: {len(self.nets.layers[0].weight)} members, {self.basis.num} components"
-        return Report("\n".join([kind, *self.accuracy.lines(), f"charts: {charts}"]))
+        return self.accuracy.report(kind, columns(self.names, self.shapes), self.charts.charts)
 
 
 class Ensemble(Family):

@@ -32,7 +32,7 @@ from .components import Basis, Components, Principal
 from .emulator import Emulator, Family, LeaveOneOut, Prediction
 from .kernels import Kernel, SquaredExponential
 from .kriging import Data, Solved
-from .runs import Runs, Shapes, columns, pack
+from .runs import Runs, Shapes, beyond, columns, pack
 from .trend import Constant, Trend
 
 LEAST = {"float64": 1e-10, "float32": 1e-6}  # shares of the nugget, by the precision in which predictions are made
@@ -82,14 +82,11 @@ class Process(Emulator):
         return Prediction(self.basis.decode(mean), factor, self.basis.residual)
 
     def outside(self, *args: Any) -> Array:
-        x = pack(self.shapes, *args)
-        return jnp.any((x < self.low) | (x > self.high))
+        return beyond(self.shapes, self.low, self.high, args)
 
     def report(self) -> Report:
-        names = columns(self.names, self.shapes)
-        charts = ", ".join(f"{name} {type(c).__name__}" for name, c in zip(names, self.charts.charts, strict=True))
         kinds = f"{type(self.kernel).__name__}, trend {type(self.trend).__name__}, {self.basis.num} components"
-        return Report("\n".join([f"Gaussian process: {kinds}", *self.accuracy.lines(), f"charts: {charts}"]))
+        return self.accuracy.report(f"Gaussian process: {kinds}", columns(self.names, self.shapes), self.charts.charts)
 
     def _alike(self, solved: Solved, u: Array) -> Array:
         return (1.0 - solved.share) * self.kernel(jnp.sum(((u - self.points) / solved.scales) ** 2, -1))

@@ -35,6 +35,12 @@ def pack(shapes: Shapes, *args: Any) -> Array:
     return jnp.concatenate([jnp.ravel(jnp.asarray(a, float)) for a in args]) if args else jnp.zeros(0)
 
 
+def beyond(shapes: Shapes, low: Array, high: Array, args: Any) -> Array:
+    """Whether any number of the arguments lies outside the ranges low to high (d,), a scalar."""
+    x = pack(shapes, *args)
+    return jnp.any((x < low) | (x > high))
+
+
 def unpack(shapes: Shapes, x: Any) -> tuple[Array, ...]:
     """The arguments that make the row x (d,)."""
     ends = np.cumsum([math.prod(s) for s in shapes])

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from inference import resampling as rs
 
@@ -35,3 +36,8 @@ RESAMPLERS = {
     "When": Member(rs.When(rs.Systematic(), ess=1.0), close=True, resizes=False),
     "OptimalTransport": Member(rs.OptimalTransport(), close=True, indices=False, resizes=False),
 }
+# Those that choose indices. The longest takes its turn with the slow tests.
+choosing = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n == "Metropolis" else []) for n, m in RESAMPLERS.items() if m.indices],
+)

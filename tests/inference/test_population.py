@@ -10,15 +10,11 @@ import pytest
 
 from inference import resampling as rs
 from inference.population import Population
-from tests.inference.resamplers import RESAMPLERS
+from tests.inference.resamplers import RESAMPLERS, choosing
 
 START = np.array([0.5, 0.3, 0.2])
 MOVE = np.array([[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]])
 SEEN = np.array([[0.9, 0.2, 0.4], [0.1, 0.5, 0.3], [0.0, 0.3, 0.8], [0.6, 0.05, 0.2]])  # (time, state): weights
-CHOOSING = [n for n, member in RESAMPLERS.items() if member.indices]
-choosing = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "Metropolis" else []) for n in CHOOSING]
-)
 
 
 def exact():

@@ -14,13 +14,9 @@ from scipy import stats
 
 from inference import resampling as rs
 from inference.resampling.cumulated import cumulated, repeated
-from tests.inference.resamplers import RESAMPLERS
+from tests.inference.resamplers import RESAMPLERS, choosing
 
 members = pytest.mark.parametrize("name", RESAMPLERS)
-CHOOSING = [n for n, member in RESAMPLERS.items() if member.indices]
-choosing = pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n == "Metropolis" else []) for n in CHOOSING]
-)
 WEIGHTS = np.array([0.02, 0.3, 0.0, 0.11, 0.25, 0.12, 0.2])
 KEYS = 20_000
 
