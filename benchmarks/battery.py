@@ -25,7 +25,7 @@ from scipy.stats import qmc
 import inference as inf
 import ppl
 import surrogates as sur
-from benchmarks.battery_cell import DATA, Grid, Parameters, voltage
+from benchmarks.battery_cell import Grid, Parameters, voltage
 from benchmarks.battery_physics import Bare, Layered, SingleParticle
 from benchmarks.report import machine, table, write
 from ppl import dist, sample
@@ -36,6 +36,7 @@ from surrogates.emulators.runs import Runs
 from surrogates.likelihood_rungs import ByDelayedAcceptance, ByPower
 
 KEPT = Path("build/benchmarks/battery")
+KNOWN = Path(__file__).parent / "data" / "spm_reference.json"
 TIMES = np.linspace(10.0, 1350.0, 100)
 LOW, HIGH = np.array([0.5, 1.0]), np.array([4.0, 10.0])
 PHYSICAL = Given(i0_a=Reciprocal.of, Ds_c=Reciprocal.of)
@@ -87,7 +88,7 @@ def error(emulator: Any) -> tuple[float, float]:
 
 def solver() -> str:
     """Errors at the tabulated voltages by grid; what 1000 solves cost."""
-    known = json.loads((DATA / "spm_reference.json").read_text())
+    known = json.loads(KNOWN.read_text())
     times = jnp.array(known["voltages"]["t_s"], float)
     theta = jnp.array([case["theta"] for case in known["voltages"]["cases"]])
     exact = np.array([case["V"] for case in known["voltages"]["cases"]])
@@ -199,7 +200,7 @@ def posteriors() -> str:
         "network, residuals alone": Informed(SingleParticle.of(TIMES), (Level(16, 2, 600, 64),)).fit(jax.random.key(1)),
     }
     said = {name: np.asarray(jax.jit(jax.vmap(lambda x, e=e: e(*x)))(jnp.asarray(x))) for name, e in stand_ins.items()}
-    for case in json.loads((DATA / "spm_reference.json").read_text())["posterior"]["cases"]:
+    for case in json.loads(KNOWN.read_text())["posterior"]["cases"]:
         at, sigma = np.array(case["truth"]), case["sigma_V"]
         if tuple(at) == (0.5, 1.0):
             continue

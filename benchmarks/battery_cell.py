@@ -13,7 +13,7 @@ voltage(Parameters(eps_a=0.95), times, rate=1.0, grid=Grid(8, 16))              
 ```
 A function for jit, vmap and grad, in float32 and float64. Model and numbers: Hassanaly, Weddle, King, De, Doostan, Randall,
 Dufek, Colclasure and Smith, "PINN surrogate of Li-ion battery models for parameter inference", Journal of Energy Storage 98,
-2024, 113103 and 113104 (arXiv:2312.17329, 2312.17336); see `data/README.md`.
+2024, 113103 and 113104 (arXiv:2312.17329, 2312.17336); see `docs/tutorials/data/README.md`.
 """
 
 import json
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-DATA = Path(__file__).parent / "data"
+CELL = Path(__file__).parents[1] / "docs" / "tutorials" / "data" / "spm_state_equations.json"
 CAPACITY = 0.0189  # A: the current that empties the cell in an hour
 HOUR = 2700.0  # s: how long a discharge at the rate 1 is followed
 
@@ -195,7 +195,7 @@ def _steps(num: int, end: float) -> tuple[Array, ...]:
 @cache
 def nominal() -> Cell:
     """The cell of Hassanaly et al.: graphite against NMC."""
-    told = json.loads((DATA / "spm_state_equations.json").read_text())
+    told = json.loads(CELL.read_text())
     numbers = {name: row["value"] for name, row in told["constants"].items()}
     rows = {name: row for name, row in told["polynomials"].items() if isinstance(row, dict) and "coefficients" in row}
     polynomials = {name: _polynomial(row["coefficients"]) for name, row in rows.items()}

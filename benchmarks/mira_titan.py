@@ -35,7 +35,7 @@ from surrogates.emulators.gaussian_process import GaussianProcess, Process
 from surrogates.emulators.kernels import Matern52
 from surrogates.emulators.runs import Runs
 
-DATA = Path(__file__).parent / "data" / "mira_titan.npz"
+DATA = Path(__file__).parents[1] / "docs" / "tutorials" / "data" / "mira_titan.npz"
 FAMILY = GaussianProcess(components=Principal(num=16), charts=Given(), kernel=Matern52())
 BLOCKS, STEPS = 4, 8  # fits that begin the folds; steps of L-BFGS in each fold
 NOISE, WARMUP, DRAWS, CHAINS, STEPS_HMC, STARTS, WIDER = 0.02, 300, 300, 2, 12, 512, 1.3

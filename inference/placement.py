@@ -2,7 +2,8 @@
 
 - `Threads()`: one compiled single-chain program, driven by one thread per core. Chains do not wait for each other's
   longer trajectories. The default on CPUs.
-- `Vectorized()`: all chains in one program under `vmap`. The default on accelerators.
+- `Vectorized()`: all chains in one program under `vmap`. The default on accelerators, and where a call runs on the host,
+  which is then asked once for all chains.
 - `Sharded()`: the chains shared out among several devices, and among several processes that run the same script.
 
 The same key gives the same draws on every placement, up to rounding. Measurements: docs/decisions/0002-chains-on-cpu.md.
@@ -12,6 +13,7 @@ import abc
 import functools
 import os
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -183,9 +185,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_placement(kernel: Kernel) -> Placement:
-    """`Threads()` where JAX runs on CPUs; `Vectorized()` on accelerators, and for kernels that move all chains together."""
-    return Threads() if jax.default_backend() == "cpu" and not kernel.together else Vectorized()
+def default_placement(kernel: Kernel, target: Any) -> Placement:
+    """`Threads()` where JAX runs on CPUs; `Vectorized()` on accelerators, for kernels that move all chains together, and for
+    targets that ask the host."""
+    alone = jax.default_backend() == "cpu" and not kernel.together and not target.on_host
+    return Threads() if alone else Vectorized()
 
 
 def check_shares(who: str, placement: "Sharded | None", num: int, things: str, each: str = "", ask: str = "") -> None:

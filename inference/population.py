@@ -114,6 +114,25 @@ class Population(NamedTuple):
         values = jax.vmap(f)(self.particles)
         return jax.tree.map(lambda x: jnp.tensordot(self.weights.astype(jnp.result_type(x, float)), x, 1), values)
 
+    def ess_of(self, f: Callable[[Any], Any] = lambda x: x) -> jax.Array:
+        """How many independent draws would tell the mean of each number in `f(particle)` as well, the least of them.
+
+        Members of one family are not independent, however many there are and however far they have moved:
+
+            variance / squared error = sum_i W_i (f_i - mean)^2 / sum_families (sum_members W_i (f_i - mean))^2
+
+        (Chan and Lai, Annals of Statistics 41, 2013, section 2.3, the error of a mean by ancestors.) Where the families were
+        counted anew, because few were left, what was before is not in it.
+        """
+        values = jnp.concatenate(
+            [jnp.reshape(x, (len(self.families), -1)) for x in jax.tree.leaves(jax.vmap(f)(self.particles))], 1
+        )
+        shares = self.weights[:, None]
+        off = values - jnp.sum(shares * values, 0)
+        together = jnp.zeros_like(off).at[self.families].add(shares * off)
+        varies = jnp.sum(shares * off**2, 0)
+        return jnp.min(jnp.where(varies > 0, varies / jnp.sum(together**2, 0), jnp.inf))
+
     def reweighted(self, log_increments, level=None) -> "Population":
         """Another target: each particle's gamma, new over old, in logs (N,). What is not a number counts as weight zero."""
         log_increments = jnp.where(is_weight(log_increments), log_increments, -jnp.inf)

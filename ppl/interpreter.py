@@ -232,10 +232,11 @@ class Interpreter(abc.ABC):
 
     def call(self, name: str, fn: Callable, args: tuple, kwargs: dict) -> Any:
         """A named deterministic computation; a rule may replace the function. One with a true attribute `may_fail` has failed
-        where its output is not finite: that is impossible, and zeros stand in for it, so that nothing after it is NaN."""
+        where its output is not finite: that is impossible, and zeros stand in for it, so that nothing after it is NaN. One
+        with a true attribute `on_host` runs there."""
         self.check(name, "call")
-        self.table[name] = describe("call", 0.0, self.prefix + name)
         fn = self.rules.calls.get(name, fn)
+        self.table[name] = replace(describe("call", 0.0, self.prefix + name), on_host=getattr(fn, "on_host", False))
         out = fn(*args, **kwargs)
         if not getattr(fn, "may_fail", False):
             return out

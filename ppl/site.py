@@ -37,6 +37,7 @@ class SiteInfo:
         partial: true for a latent site some of whose entries may be data.
         conditional: true when only some branch of a `cond` or `switch` visits the site.
         strategy: how gradients are estimated here; known of sites that an objective draws.
+        on_host: true for a call whose function runs on the host: who has many of them asks for all at once.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class SiteInfo:
     conditional: bool = False
     partial: bool = False
     strategy: Any = None
+    on_host: bool = False
 
     def within(self, label: str, length: int | None) -> "SiteInfo":
         """The same site seen from outside a combinator that repeats it `length` times (None: does not repeat)."""

@@ -67,6 +67,7 @@ class Target(eqx.Module):
         program: the conditioned program.
         dim: length of the unconstrained vector.
         names: a name for each of its entries, such as `theta[3]`.
+        on_host: whether some `ppl.call` runs on the host.
 
     Raises:
         ValueError: when the program has no latent site, or one that only some branch visits.
@@ -78,9 +79,11 @@ class Target(eqx.Module):
     program: Program
     slots: tuple[Slot, ...] = eqx.field(static=True)
     dim: int = eqx.field(static=True)
+    on_host: bool = eqx.field(static=True)
 
     def __init__(self, program: Program) -> None:
-        latent = [(path, row) for path, row in paths(program.table()) if row.kind == "latent"]
+        rows = [*paths(program.table())]
+        latent = [(path, row) for path, row in rows if row.kind == "latent"]
         _refuse(latent)
         known = _known(program) if any(row.partial for _, row in latent) else {}
         slots, start = [], 0
@@ -90,6 +93,7 @@ class Target(eqx.Module):
             slots.append(Slot(path, start, size, row.unconstrained, missing, row.dtype if row.discrete else None))
             start += size
         self.program, self.slots, self.dim = program, tuple(slots), start
+        self.on_host = any(row.on_host for _, row in rows)
         if any(row.discrete for _, row in latent):
             self.slots = self._discrete(slots)
 

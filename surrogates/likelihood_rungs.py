@@ -237,7 +237,7 @@ class ByPower(Rung):
 
 class ByPowerTempering(Rung):
     """Sequential Monte Carlo from the best power to the truth. Used if no effective sample size on the way collapsed,
-    particles moved, and the error of log evidence is at most `error`.
+    particles moved, are worth at least `ess` draws by their families, and the error of log evidence is at most `error`.
 
     - `particles`: at most; fewer where calls are few. `moves` a stage, each a true call a particle; `steps` of `kernel` on the
       surrogate to a move.
@@ -253,6 +253,7 @@ class ByPowerTempering(Rung):
     stages: int = 8
     kernel: inf.Kernel = inf.RandomWalk()
     to: Rule = ByESS(0.5)
+    ess: float = 50.0
     error: float = 0.3
 
     purpose: ClassVar[str] = "moves"
@@ -277,7 +278,7 @@ class ByPowerTempering(Rung):
         def temper():
             return inf.smc(task.target, method, key=key, particles=particles, progress=False, check=False)
 
-        return tempered_or_not(temper, particles, self.error, lost=particles * each)
+        return tempered_or_not(temper, particles, self.ess, self.error, lost=particles * each)
 
 
 class ByDelayedAcceptance(Rung):

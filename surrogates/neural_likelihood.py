@@ -21,7 +21,6 @@ posterior with the roles changed: tokens of what is given, and a head for the si
 """
 
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import equinox as eqx
@@ -34,22 +33,20 @@ from scipy.stats import rankdata
 import inference as inf
 import ppl
 from ppl import dist
-from ppl._errors import nearest
-from ppl.choices import flatten, nest, remove
-from ppl.graph import descendants, parents
-from ppl.interpreter import Interpreter, Record, activate, current
+from ppl.choices import flatten, nest
+from ppl.graph import parents
 from ppl.site import SiteInfo
 
 from .cases import Source
 from .heads import Head
 from .heads.for_site import head_for
 from .neural_posterior import Net
+from .stand_in import check_sites, gone, raw_numbers, with_network
 from .tokens import Reader, Seeds, Writer
 from .training import trained
 from .trunk import Trunk
 
 ALIKE = 6.0  # standard errors by which rows may differ: false alarms at 2e-9 a row
-VALUES = ("choices", "observed", "values")  # what a run may record of the sites that it visits
 
 
 class Pairs(Source):
@@ -74,13 +71,7 @@ class Pairs(Source):
 def log_score(pairs, net):
     """The mean log density of the site, or of a row of it."""
     case, _ = ppl.draw(pairs)
-    return jnp.mean(net.head.law(_raw(net, case["given"], pairs.rows)).log_prob(case["value"]))
-
-
-def _raw(net: Net, given: dict[str, Any], rows: tuple[str, ...]) -> Array:
-    """Raw numbers of the law (size,); (n, size), where some of what is given has rows."""
-    axes = {name: 0 if name in rows else None for name in given}
-    return jax.vmap(net.raw, (axes,))(given) if any(name in rows for name in given) else net.raw(given)
+    return jnp.mean(net.head.law(raw_numbers(net, case["given"], pairs.rows)).log_prob(case["value"]))
 
 
 class NeuralLikelihood(eqx.Module):
@@ -119,7 +110,7 @@ class NeuralLikelihood(eqx.Module):
         if len(lengths) > 1:
             listed = ", ".join(name for name in cases.given if name in cases.rows)
             raise ValueError(f"given: {listed} have rows: give all as many rows, or one row each without the axis.")
-        return self.net.head.law(_raw(self.net, found, () if None in lengths else cases.rows))
+        return self.net.head.law(raw_numbers(self.net, found, () if None in lengths else cases.rows))
 
     def into(self, program: ppl.Program) -> ppl.Program:
         """The program with the network in the place of the site's distribution, or of what computed it.
@@ -139,7 +130,7 @@ class NeuralLikelihood(eqx.Module):
         cases = self.cases
         data = program.data if isinstance(program, ppl.Program) else {}
         program = program.without(cases.site) if cases.site in data else program
-        _check(program, cases.given, cases.site, "into")
+        check_sites(program, cases.given, cases.site, "into")
         known, table = cases.program.sites(), program.sites()
         for name in (*cases.given, cases.site):
             lead = int(name in cases.rows)
@@ -148,13 +139,13 @@ class NeuralLikelihood(eqx.Module):
                     f"into: site '{name}' has shape {table[name].shape}, and in training it had {known[name].shape}"
                     + (", where only the first axis may differ." if lead else ".")
                 )
-        gone = _gone(program, cases.given, cases.site)
+        away = gone(program, cases.given, cases.site)
         values = flatten(program.values(program.simulate(jax.random.key(0)).choices))
-        rest = program.without().intervene(nest({name: values[name] for name in (*gone, cases.site)}))
+        rest = program.without().intervene(nest({name: values[name] for name in (*away, cases.site)}))
         shape = table[cases.site].shape
         lead = shape[:1] if cases.site in cases.rows else ()
-        stands = ppl.Program(with_network, (self.net, rest, lead), dict(_named(cases), gone=gone))
-        return stands | nest(data)
+        sites = {"site": cases.site, "given": cases.given, "rows": cases.rows, "away": away}
+        return ppl.Program(with_network, (self.net, rest, lead), sites) | nest(data)
 
     def __repr__(self) -> str:
         num = sum(x.size for x in jax.tree.leaves(self.net))
@@ -200,8 +191,8 @@ def neural_likelihood(
         `neural_likelihood(decay(20), site="y", given=("rate",), key=key, budget="60s").into(decay(20)) | {"y": y}`
     """
     given = _given(program, site) if given is None else tuple(given)
-    _check(program, given, site, "neural_likelihood")
-    _gone(program, given, site)
+    check_sites(program, given, site, "neural_likelihood")
+    gone(program, given, site)
     table = program.sites()
     pairs = Pairs(program, given, site, _rows(table, given, site) if rows is None else tuple(rows))
     _check_rows(table, pairs)
@@ -222,76 +213,6 @@ def neural_likelihood(
     return NeuralLikelihood(net, pairs, fit)
 
 
-# -- a program with the network in it ----------------------------------------------------------------------------------------
-
-
-def with_network(net: Net, rest: ppl.Program, lead: tuple[int, ...], *, site: str, given, rows, gone):
-    """A model: the program `rest`, in which the site and those that are gone are set, without these; then the site's law."""
-    outer: Any = current()
-    child = outer.child(rest.add_inputs(outer.inputs, outer.prefix), rest.add_rules(outer.rules))
-    child.__class__ = _telling(type(child))
-    with activate(child):
-        rest.run()
-    trees, away = child.record.trees, {site, *gone}
-    values: dict[str, Any] = {}
-    for kind in VALUES:
-        values |= flatten(trees.get(kind, {}))
-    kept = {kind: remove(tree, away) for kind, tree in trees.items() if kind in outer.keeps or kind not in VALUES}
-    outer.absorb(Record(kept, child.record.totals), remove(child.table, away))
-    raw = _raw(net, {name: values[name] for name in given}, rows)
-    return ppl.sample(site, net.head.law(jnp.broadcast_to(raw, (*lead, raw.shape[-1]))))
-
-
-@cache
-def _telling(kind: Any) -> type[Interpreter]:
-    """An interpreter of a kind that also records the values of all sites."""
-
-    class Telling(kind):
-        keeps = tuple(dict.fromkeys((*kind.keeps, *VALUES)))
-
-    return Telling
-
-
-def _named(pairs: Pairs) -> dict[str, Any]:
-    return {"site": pairs.site, "given": pairs.given, "rows": pairs.rows}
-
-
-def _gone(program: ppl.Program, given: tuple[str, ...], site: str) -> tuple[str, ...]:
-    """The noise of the site: what it is computed from beside what is given; and what is computed from the noise or the site.
-
-    Raises ValueError where other sites need any of this: then the site's law would not be that of the program.
-    """
-    table, edges = program.sites(), parents(program)
-    noise = {name for name in _above(edges, {site}, set(given)) if table[name].kind in ("latent", "observed")}
-    own = {name for name in noise if table[name].kind == "latent"}
-    others = [name for name, row in table.items() if row.kind in ("latent", "observed", "factor")]
-    roots = {*given, *(name for name in others if name not in own and name != site)}
-    kept = roots | _above(edges, roots)
-    if site in kept:
-        wrong = next(name for name in table if name in roots and name in descendants(program, {site}))
-        raise ValueError(
-            f"site '{wrong}' is computed from '{site}', but in a program with a network the site comes last. Train a network "
-            "for each, and write a model that samples from net.given(...)."
-        )
-    shared = [name for name in table if name in noise and name in kept]
-    if shared:
-        raise ValueError(
-            f"site '{site}' is computed from '{shared[0]}' too, which is data, or which others are computed from: its law "
-            f"must be given that, given=({', '.join(repr(name) for name in (*given, shared[0]))})."
-        )
-    below = descendants(program, {*noise, site})
-    return tuple(name for name in table if name in noise or (name in below and name not in kept and name != site))
-
-
-def _above(edges: Mapping[str, set[str]], names: set[str], stop: Any = ()) -> set[str]:
-    """What sites are computed from, through any number of others, but those where to `stop`."""
-    found: set[str] = set()
-    while names:
-        names = set().union(*(edges[name] for name in names)) - found - set(stop)
-        found |= names
-    return found
-
-
 # -- checks ------------------------------------------------------------------------------------------------------------------
 
 
@@ -305,22 +226,6 @@ def _given(program: Any, site: str) -> tuple[str, ...]:
             "its law is given, given=(...); all others are its noise."
         )
     return found
-
-
-def _check(program: Any, given: tuple[str, ...], site: str, who: str) -> None:
-    if not isinstance(program, ppl.Program):
-        raise ValueError(f"{who}: expected a program, got {type(program).__name__}. Call the model with its arguments.")
-    table = program.sites()
-    for name in (site, *given):
-        kinds = ("latent", "deterministic") if name == site else ("latent", "deterministic", "observed")
-        if name not in table:
-            raise ValueError(f"{who}: the program has no site '{name}'.{nearest(name, table)}")
-        if table[name].kind not in kinds or table[name].partial:
-            raise ValueError(f"{who}: site '{name}' is {table[name].kind}; expected one that is {' or '.join(kinds)}.")
-    if site in given or not given:
-        raise ValueError(f"{who}: give the law of '{site}' one other site or more, given=(...), got {given}.")
-    if site not in program.table():
-        raise ValueError(f"{who}: site '{site}' lies in a nested program; train on that program by itself.")
 
 
 def _rows(table: Mapping[str, SiteInfo], given: tuple[str, ...], site: str) -> tuple[str, ...]:

@@ -106,7 +106,7 @@ class ByImportance(Rung):
 
 class ByTempering(Rung):
     """Sequential Monte Carlo from the reference to the posterior. Used if no effective sample size on the way collapsed,
-    particles moved, and the error of log evidence is at most `error`.
+    particles moved, are worth at least `ess` draws by their families, and the error of log evidence is at most `error`.
 
     - `kernel`: by default `RandomWalk()`; where sites are discrete `Redrawn`, which draws them anew from the reference.
     - `moves`, `to`: as of `inf.tempering`. `budget`: seconds, or text such as "60s", after which it is given up.
@@ -116,6 +116,7 @@ class ByTempering(Rung):
     kernel: inf.Kernel | None = None
     moves: int | UntilMoved = UntilMoved()
     to: Rule = ByESS(0.5)
+    ess: float = 100.0
     error: float = 0.3
     budget: float | str | None = None
 
@@ -138,7 +139,7 @@ class ByTempering(Rung):
                 task.target, method, key=key, particles=self.particles, progress=False, budget=self.budget, check=False
             )
 
-        return tempered_or_not(temper, self.particles, self.error)
+        return tempered_or_not(temper, self.particles, self.ess, self.error)
 
 
 class ByMCMC(Rung):
@@ -202,8 +203,11 @@ def weighed_or_not(weigh: Callable[[], inf.Posterior], num: int, least: float, m
     return Attempt(posterior, _joined(refused), num, {"pareto_k": k, "ess": ess})
 
 
-def tempered_or_not(temper: Callable[[], inf.Posterior], particles: int, most: float, lost: int | None = None) -> Attempt:
-    """Particles, judged by what `inf.smc` warns of, and by the error of the evidence. `lost`: evaluations, where it fails."""
+def tempered_or_not(
+    temper: Callable[[], inf.Posterior], particles: int, least: float, most: float, lost: int | None = None
+) -> Attempt:
+    """Particles, judged by what `inf.smc` warns of, by how many draws they are worth, at `least`, and by the error of the
+    evidence, at `most`. `lost`: evaluations, where it fails."""
     try:
         posterior = temper()
     except ValueError as why:  # the weights died, or the budget was spent
@@ -211,12 +215,15 @@ def tempered_or_not(temper: Callable[[], inf.Posterior], particles: int, most: f
     stages, known = posterior.stages, posterior.log_evidence_error
     error = math.nan if known is None else known
     moves = int(np.nansum(stages["num_moves"]))
+    ess = float(posterior.run.population.ess_of(lambda particle: particle.position))
     refused = [finding.what for finding in findings(posterior, OF_PARTICLES)]
+    if ess < least:
+        refused.append(f"by their families {particles} particles are worth {ess:.0f} draws, not {least:g}")
     if not error <= most:
         refused.append(f"the error of log evidence is {error:.2g}, not at most {most:g}")
     numbers = {
         "stages": len(stages["ess"]),
-        "ess": float(np.nanmin(stages["ess"])),
+        "ess": ess,
         "correlation": float(np.nanmax(stages["correlation"][1:], initial=0.0)),
         "log_evidence_error": float(error),
     }

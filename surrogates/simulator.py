@@ -64,6 +64,7 @@ class Simulator:
     """
 
     may_fail = True  # ppl.call: where the output is not finite, the log likelihood is -inf
+    on_host = True  # ppl.call: chains go together, and the host is asked once for all of them
 
     def __init__(self, fn: Callable, out: Any, workers: Workers, cache: RunCache, limit: int | None, name: str) -> None:
         self.fn, self.out, self.workers, self.cache, self.limit, self.name = fn, out, workers, cache, limit, name

@@ -54,9 +54,9 @@ def _counts(value, least: int) -> bool:
     return not isinstance(value, bool) and isinstance(value, int | np.integer) and bool(value >= least)
 
 
-def place(kernel: Kernel, placement: Placement | None) -> Placement:
+def place(kernel: Kernel, placement: Placement | None, target) -> Placement:
     """The placement asked for, or the default; refused where the kernel cannot run so."""
-    placement = default_placement(kernel) if placement is None else placement
+    placement = default_placement(kernel, target) if placement is None else placement
     if kernel.together and not placement.together:
         apart = "shares them out among processes" if isinstance(placement, Sharded) else "runs each by itself"
         raise ValueError(

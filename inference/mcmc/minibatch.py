@@ -100,6 +100,10 @@ class Minibatches(eqx.Module):
         return self.full.names
 
     @property
+    def on_host(self) -> bool:
+        return self.full.on_host
+
+    @property
     def is_discrete(self):
         return self.full.is_discrete
 

@@ -60,7 +60,8 @@ def mcmc(
     - `warmup`: steps per chain. By default `UntilStable()`: at most 1000, fewer where the chains agree earlier.
     - `init`: where chains begin: by default `Pathfinder()`, for kernels without gradients `Uniform()`, for many chains
       `Superchains()`; `At({...})` says it by value.
-    - `placement`: `Threads()` (default on CPUs), `Vectorized()` (default on accelerators) or `Sharded()` (several devices).
+    - `placement`: `Threads()` (default on CPUs), `Vectorized()` (default on accelerators, and where a `ppl.call` runs on the
+      host) or `Sharded()` (several devices).
     - `progress`: True, False, or an object with begin, update, change and end (see `inference.progress`).
     - `budget`: seconds of sampling, or text such as "60s": stop then, and return what is done.
     - `until`: a rule that stops the run when its draws are good enough, for example `TargetESS(1000)`; `draws` is then the
@@ -82,7 +83,7 @@ def mcmc(
     checked(kernel, key, chains, draws, warmup, store, until)
     kernel.check(target)
     most = warmup.most if isinstance(warmup, UntilStable) else warmup
-    placement = place(kernel, placement)
+    placement = place(kernel, placement, target)
     kernel = ready(kernel, most)
     init = begin(kernel, target, chains, init)
     numbers = [np.array(lane, np.int32) for lane in placement.lanes(chains)]

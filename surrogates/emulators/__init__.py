@@ -1,6 +1,7 @@
 """Emulators: cheap functions in the place of costly ones, fitted to runs of them. `sur.emulate` makes one.
 
-A family says of what kind: `GaussianProcess()`, `Ensemble()`, `Informed(equations)`, `Autoregressive(...)`. Charts say in what
+A family says of what kind: `GaussianProcess()`, `Ensemble()`, `Informed(equations)`, `Autoregressive(...)`, or tries several:
+`Halving.over(Ensemble(), width=(16, 64))`. Charts say in what
 form inputs are read, components in what form outputs are said.
 """
 
@@ -10,6 +11,7 @@ from .emulator import Emulator, Family, LeaveOneOut, Prediction
 from .ensemble import Ensemble
 from .fidelity import Autoregressive
 from .gaussian_process import GaussianProcess
+from .halving import Halving
 from .kernels import Matern52, SquaredExponential
 from .physics import Equations, Informed, Level, slope
 from .runs import Runs
@@ -25,6 +27,7 @@ __all__ = [
     "Family",
     "GaussianProcess",
     "Given",
+    "Halving",
     "Identity",
     "Informed",
     "LeaveOneOut",

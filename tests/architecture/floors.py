@@ -33,7 +33,8 @@ FLOORS = {
         ["cases", "gate", "c2st", "run_cache", "workers", "simulator", "conformal", "batch_conformal", "unshrink"],
         ["columns", "tokens", "trunk", "heads"],
         ["training", "simulations", "gaps", "powered"],
-        ["pfn", "distribution_transformer", "neural_posterior", "neural_likelihood", "emulators", "discrepancy"],
+        ["pfn", "distribution_transformer", "neural_posterior", "stand_in", "neural_likelihood"]
+        + ["emulators", "discrepancy"],
         ["artifact"],
         ["correct", "rungs", "likelihood_rungs", "defensive", "diagnose"],
         ["__init__"],

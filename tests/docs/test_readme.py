@@ -83,6 +83,26 @@ def test_the_lines_about_objectives_run(names):
     assert "evidence" in repr(out["rough"])
 
 
+@pytest.mark.slow
+def test_the_lines_about_costly_likelihoods_run(names):
+    import jax
+    import numpy as np
+
+    def discharge(current, diffusion):
+        t = np.linspace(0.0, 1.0, 40)
+        return 4.0 - 0.2 * t / current - 0.3 * np.sqrt(t / diffusion)
+
+    code = (
+        block("python", 4).replace("budget=24", "budget=16, progress=False").replace("calls=1000", "calls=600, progress=False")
+    )
+    voltages = discharge(2.0, 2.0) + 0.003 * np.random.default_rng(0).normal(size=40)
+    out = names | {"key": jax.random.key(1), "discharge": discharge, "voltages": voltages}
+    exec(compile(code, "README.md", "exec"), out)
+    ledger = out["exact"].ledger
+    assert out["solver"].counts.run <= ledger.total <= 616 and ledger.guarantee.startswith("Consistent")
+    assert abs(out["exact"]["current"].mean() - 2.0) < 1.0
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
         assert (Path(__file__).parents[2] / target).exists(), target

@@ -129,6 +129,28 @@ def test_families_are_counted_anew_before_they_die_out():
     assert abs((found - found.mean()).std() - 1) < 0.12
 
 
+def test_how_many_draws_a_mean_is_worth():
+    """Of 2,000 runs, means have the variance that families tell, within 10 % (their own error is 3 %). By weights alone, which
+    do not know that two thirds of the particles have not moved since they were copied, it would be a third too small."""
+
+    def run(key):
+        key, draw = jax.random.split(key)
+        x = jax.random.normal(draw, (1000,))
+        population = Population.of(x).reweighted(x)
+        for part in jax.random.split(key, 3):
+            choose, draw, move = jax.random.split(part, 3)
+            population = population.resampled(choose, rs.Multinomial())
+            moved = jax.random.bernoulli(move, 0.3, (1000,))  # to the target, which it leaves as it is
+            x = jnp.where(moved, 1.0 + jax.random.normal(draw, (1000,)), population.particles)
+            population = population._replace(particles=x)
+        variance = jnp.var(population.particles)
+        return population.mean(), variance / population.ess_of(), variance / population.ess
+
+    found, told, by_weights = (np.asarray(x) for x in jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(2), 2000)))
+    assert abs(told.mean() / found.var() - 1) < 0.1
+    assert by_weights.mean() / found.var() < 0.7
+
+
 def test_means_ess_and_families():
     population = Population.of({"x": jnp.array([1.0, 2.0, 4.0])}, jnp.log(jnp.array([1.0, 1.0, 2.0])))
     assert float(population.mean()["x"]) == pytest.approx(2.75)

@@ -264,7 +264,7 @@ def positive(rate, start):
 
 
 @pytest.mark.filterwarnings("ignore::inference.SamplingWarning")
-@pytest.mark.parametrize("placement", [inf.Vectorized(), inf.Threads(2)], ids=["vectorized", "threads"])
+@pytest.mark.parametrize("placement", [None, inf.Threads(2)], ids=["by default", "threads"])
 def test_chains(placement):
     """One call of the host for all chains of a round; with chains in threads one for each, at once. The posterior is right."""
     sim = simulator(positive, CURVE)
@@ -272,7 +272,7 @@ def test_chains(placement):
     posterior = inf.mcmc(
         cell(sim), inf.RandomWalk(), key=jax.random.key(1), chains=4, placement=placement, progress=False, **steps
     )
-    rounds, together = sum(steps.values()), isinstance(placement, inf.Vectorized)
+    rounds, together = sum(steps.values()), placement is None
     assert sim.counts.asked == sim.counts.calls * (4 if together else 1)
     assert 0 <= sim.counts.calls / (1 if together else 4) - rounds <= 10  # and some to find first positions
     assert sim.counts.cached + sim.counts.run == sim.counts.asked
