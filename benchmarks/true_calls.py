@@ -4,8 +4,8 @@
 
 Problems with a costly call: two numbers of a battery from its voltage, with errors of 3 and of 10 mV, and two universes
 from chronometers and supernovae. Of every method there is a curve: the divergence from the exact posterior after so many
-true calls, warm-up, design and pilot counted; where it falls below 0.01 nats for good is what is told. It is that of normal laws
-with the moments of the exact posterior p and of the answer q,
+true calls, warm-up, design and pilot counted; where it falls below 0.01 nats for good is what is told. It is that of
+normal laws with the moments of the exact posterior p and of the answer q,
 
     KL = 1/2 (tr(Q^-1 P) - d + (m_q - m_p)' Q^-1 (m_q - m_p) + log det Q - log det P),
 
