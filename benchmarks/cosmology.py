@@ -73,6 +73,7 @@ def fit(seen: Any, supernovae: bool) -> None:
     ppl.factor("chronometers", -0.5 * jnp.sum(off**2))
     if supernovae:
         left, precision = jnp.asarray(NODES["m_B_mag"]) - seen[len(CLOCKS) :], jnp.asarray(PRECISION)
+        left = left - left.mean()  # a constant makes no difference, but it cancels where it is large, and numbers are single
         ppl.factor("supernovae", -0.5 * (left @ precision @ left - (precision @ left).sum() ** 2 / precision.sum()))
 
 

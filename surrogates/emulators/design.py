@@ -14,6 +14,7 @@ Sobol, USSR Comp. Math. 7, 1967; shifts: Cranley and Patterson, SIAM J. Numer. A
 emulators: Kandasamy, Schneider and Poczos, IJCAI 2015.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ class CallSite(NamedTuple):
         fn, seen = calls[address], {}
         recorded = program.intervene({address: _recorder(address, fn, seen)})
         jax.eval_shape(lambda: recorded.simulate(jax.random.key(0)).choices)
-        names = tuple(f"argument {i}" for i in range(len(seen["shapes"])))
+        names = _arguments(fn, len(seen["shapes"]))
         return CallSite(program, address, fn, names, seen["shapes"], seen["out"], recorded)
 
     def rows(self, choices: Any) -> Array:
@@ -81,6 +82,16 @@ class CallSite(NamedTuple):
     def prior_rows(self, key: Array, num: int = PRIOR_DRAWS) -> Array:
         """The arguments (num, d) that draws from the prior lead to."""
         return self.rows(_choices(self.recorded, jax.random.split(key, num)))
+
+
+def _arguments(fn: Callable[..., Any], num: int) -> tuple[str, ...]:
+    """What the function calls its first `num` arguments, if it says so."""
+    try:
+        known = inspect.signature(getattr(fn, "fn", fn)).parameters.values()  # of a simulator, that of what it runs
+    except (TypeError, ValueError):
+        known = ()
+    names = [p.name for p in known if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return tuple(names[:num]) if len(names) >= num else tuple(f"argument {i}" for i in range(num))
 
 
 @jax.jit
