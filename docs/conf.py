@@ -22,7 +22,13 @@ extensions = [
 ]
 exclude_patterns = ["_build", "demo", "**/data", "**/.ipynb_checkpoints"]
 
-# Tutorials are Markdown notebooks, executed at every build. They ask EVIDENTIA_DOCS_FAST themselves for their sizes.
+# Tutorials are Markdown notebooks, executed at every build. They ask EVIDENTIA_DOCS_FAST themselves for their sizes. At small
+# sizes most of what they cost is compilation, which takes half the time with these flags (as in tests/conftest.py).
+if os.environ.get("EVIDENTIA_DOCS_FAST") and "_level=" not in os.environ.get("XLA_FLAGS", ""):
+    flags = "--xla_backend_optimization_level=0"
+    if importlib.metadata.version("jaxlib") < "0.11":
+        flags += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip()
 nb_execution_mode = "force"
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True

@@ -35,7 +35,8 @@ class Reader(eqx.Module):
         """Networks of one hidden layer, from the numbers of a row or a site to a token."""
         sizes = [columns.size for columns in ((rows,) if rows else ()) + wholes]
         keys = jax.random.split(key, max(len(sizes), 1))
-        return Reader(rows, wholes, tuple(MLP.of(k, size, width, width) for k, size in zip(keys, sizes, strict=False)))
+        make = jax.jit(lambda keys: tuple(MLP.of(k, size, width, width) for k, size in zip(keys, sizes, strict=False)))
+        return Reader(rows, wholes, make(keys))
 
     @staticmethod
     def for_sites(

@@ -141,8 +141,8 @@ class Trunk(eqx.Module):
             raise ValueError(f"Trunk: the width must be a multiple of the heads, got {width} and {heads}.")
         if precision is None:
             precision = jnp.float32 if jax.default_backend() == "cpu" else jnp.bfloat16
-        blocks = jax.vmap(lambda k: Block.of(k, width, heads))(jax.random.split(key, depth))
-        return Trunk(blocks, jnp.dtype(precision))
+        make = jax.jit(jax.vmap(lambda k: Block.of(k, width, heads)))  # compiled once, and not number by number
+        return Trunk(make(jax.random.split(key, depth)), jnp.dtype(precision))
 
     @property
     def width(self) -> int:

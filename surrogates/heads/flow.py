@@ -50,7 +50,8 @@ class Flow(Head):
         self.dim, self.layers, self.bins, self.context = dim, layers, bins, context
         bent = (dim + 1) // 2  # as in `Bends`
         sizes = (dim - bent + context, width, width, bent * (3 * bins - 1))
-        self.networks = jax.vmap(lambda key: Network.of(key, sizes, jnp.result_type(float)))(jax.random.split(key, layers))
+        make = jax.jit(jax.vmap(lambda key: Network.of(key, sizes, jnp.result_type(float))))
+        self.networks = make(jax.random.split(key, layers))
 
     @property
     def size(self):
