@@ -143,6 +143,7 @@ def test_from_a_filter_to_another_noise():
         smc(series(0.8) | {"y": y}, tempering(reference=short), key=jax.random.key(1), **QUIET)
 
 
+@pytest.mark.slow
 def test_a_reference_weighed_without_its_data_is_found(monkeypatch):
     """Planted: draws of the surrogate's posterior, taken for draws of its prior."""
     plain = TemperingPath.at

@@ -136,6 +136,7 @@ def _scale(model, guide):
     return float(found[0])
 
 
+@pytest.mark.slow
 def test_lanes_chains_side_by_side_and_a_nested_program():
     @ppl.model
     def many(y):
@@ -232,6 +233,7 @@ def test_what_is_impossible_has_no_slope_either():
     np.testing.assert_allclose(of(Enumerate()), wanted, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_mask_hides_a_density_and_not_a_law():
     on = jnp.array([True, False, True])
 

@@ -158,6 +158,7 @@ def test_transformers_know_their_model_and_their_priors(kept):
         load(file, noisier, priors=bumps())
 
 
+@pytest.mark.slow
 def test_what_a_network_is_loaded_with(kept):
     net, file = kept("transformer of numbers")
     for args in ((variance,), (variance, None), (scales(), scales()), (scales(), None)):

@@ -95,6 +95,7 @@ def test_a_mixture_in_a_mixture_out(by_mixtures):
     assert -4.0 * error < mean < 0.05 + 2.0 * error, (mean, error)
 
 
+@pytest.mark.slow
 def test_a_posterior_is_the_next_prior(by_mixtures):
     """Two data, one after the other: near the exact posterior of both, and what importance makes of it is exact."""
     prior = normals(jnp.array([0.5, 0.5]), jnp.array([-0.5, 1.0]), jnp.array([0.4, 0.4]))

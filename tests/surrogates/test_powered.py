@@ -46,7 +46,7 @@ def exact(b, shift=0.0):
 MEMBERS = {"tempered": Tempered(particles=1000), "nested": Nested(particles=300, draws=1000)}
 
 
-@pytest.fixture(scope="module", params=MEMBERS)
+@pytest.fixture(scope="module", params=["tempered", pytest.param("nested", marks=pytest.mark.slow)])
 def ladder(request):
     return MEMBERS[request.param](KEY, ppl.as_target(program()), LADDER)
 

@@ -56,7 +56,7 @@ def marginal_of(emulator, noise=NOISE, **settings):
     return program.marginal(*sites)
 
 
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("residual", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_integrated_out_it_is_the_dense_covariance(residual):
     with jax.enable_x64(True):
         emulator = made()
