@@ -3,7 +3,7 @@
 | rung                  | what it does                                                       | true calls                   |
 |-----------------------|--------------------------------------------------------------------|------------------------------|
 | `Pilot`, always first | finds the power of the surrogate that the truth agrees with        | 32                           |
-| `ByPower`             | weighs draws of prior x surrogate^power                            | 1.5 x ess / the pilot's share |
+| `ByPower`             | weighs draws of prior x surrogate^power, and of lower powers       | 1.9 x ess / the pilot's share |
 | `ByPowerTempering`    | goes from there to the truth; particles move by delayed acceptance | `moves` a stage and particle |
 | `ByDelayedAcceptance` | chains on the surrogate; the truth answers for each proposal       | 1 a step                     |
 
@@ -36,6 +36,7 @@ import ppl
 from inference.compiled import compiled
 from inference.mcmc.adaptation.warmup import open_to_learning
 from inference.metrics import Dense
+from inference.population import FEW
 from inference.smc.delayed_move import DelayedMove
 from inference.smc.importance import weighed
 from inference.smc.loop import Method
@@ -43,7 +44,7 @@ from inference.smc.resample import Resample
 from inference.smc.reweight import ByESS, Reweight, Rule
 from inference.smc.step import sequence
 
-from .powered import FromPower, Powered, Powers, Tempered
+from .powered import FromPowers, Powered, Powers, Tempered
 from .rungs import (
     CHAINS,
     PARTICLES,
@@ -61,6 +62,7 @@ from .rungs import (
 FEWEST = 8  # true calls of a pilot: with fewer it says nothing
 BLOCK = 64  # numbers of true calls are rounded to it, so that fewer programs are compiled
 NEARLY = 0.6  # of the best share
+WIDER = 0.2  # of the draws are of lower powers than the best
 START = 2  # true calls that a chain begins with: where it is, and its first proposal
 
 
@@ -107,9 +109,13 @@ class Piloted(NamedTuple):
         )
 
     @property
-    def way(self) -> FromPower:
-        """From the draws of the best power to the truth."""
-        return FromPower(self.powers[self.best], self.cheap.program)
+    def way(self) -> FromPowers:
+        """To the truth from draws of the best power, and some of all that are wider, down to the prior where the ladder begins
+        there: where the surrogate sees nothing and the truth is, there are draws, and what they weigh is seen."""
+        wider = self.best
+        shares = [WIDER / wider] * wider + [1.0 - WIDER if wider else 1.0]
+        shares += [0.0] * (len(self.powers) - len(shares))
+        return FromPowers(self.powers, tuple(shares), self.cheap.program)
 
 
 class Pilot(eqx.Module):
@@ -211,8 +217,8 @@ class AtLeast(Rule):
 
 
 class ByPower(Rung):
-    """Weighs draws of the best power by the truth: 1.5 times as many as the pilot says it takes, at most `num`. Used if
-    Pareto's k is at most `k`, and the effective sample size at least `ess`."""
+    """Weighs draws by the truth, four in five of the best power and the rest of lower ones: 1.9 times as many as the pilot
+    says it takes, at most `num`. Used if Pareto's k is at most `k`, and the effective sample size at least `ess`."""
 
     num: int = 2000
     ess: float = 400.0
@@ -227,8 +233,8 @@ class ByPower(Rung):
 
     def attempt(self, key, task):
         piloted = _piloted(self, task)
-        wanted = BLOCK * math.ceil(1.5 * self.ess / max(piloted.share, 1e-3) / BLOCK)
-        num = min(self.num, wanted, len(piloted.way.powered.positions))
+        wanted = BLOCK * math.ceil(1.5 * self.ess / (1.0 - WIDER) / max(piloted.share, 1e-3) / BLOCK)
+        num = min(self.num, wanted, len(piloted.powers[0].positions))
         num = num if task.calls is None else min(num, task.calls)
         if num < BLOCK:
             return Attempt(None, f"{num} true calls are left, and it takes {BLOCK} at least", 0, {})
@@ -243,8 +249,8 @@ class ByPowerTempering(Rung):
       surrogate to a move.
     - `stages`: at most. `to`: how far one goes.
 
-    Not among the rungs that are tried by default: its diagnostic sees particles that do not move, but not that the truth takes
-    few of the surrogate's proposals in the tails; from a bad surrogate it has said yes to means three Monte Carlo errors off.
+    Not among the rungs that are tried by default: where neither draws of powers nor proposals on the surrogate come, no
+    particle tells that the truth is there; from a bad surrogate it has said yes to means five Monte Carlo errors off.
     """
 
     particles: int = 400
@@ -278,7 +284,11 @@ class ByPowerTempering(Rung):
         def temper():
             return inf.smc(task.target, method, key=key, particles=particles, progress=False, check=False)
 
-        return tempered_or_not(temper, particles, self.ess, self.error, lost=particles * each)
+        attempt = tempered_or_not(temper, particles, self.ess, self.error, lost=particles * each)
+        if attempt.posterior is None or not _died_out(attempt.posterior.run):
+            return attempt
+        few = f"fewer than {FEW} of the {particles} particles that it began with have descendants"
+        return attempt._replace(refused=few if attempt.refused is None else f"{attempt.refused}; {few}")
 
 
 class ByDelayedAcceptance(Rung):
@@ -327,12 +337,18 @@ class ByDelayedAcceptance(Rung):
         return attempt._replace(numbers=attempt.numbers | {"acceptance": acceptance})
 
 
+def _died_out(run: Any) -> bool:
+    """Whether families were counted anew on the way: then what lies before is in no error that they tell."""
+    begun = run.path.draws.log_evidence_error**2
+    return bool(run.population.settled > begun * (1 + 1e-3))
+
+
 def learned(key, kernel: inf.Kernel, piloted: Piloted) -> inf.Kernel:
     """The kernel with the metric of the surrogate's own draws, and a step size that a run on its best power has found."""
     names = open_to_learning(kernel)
     if not set(names) <= {"step_size", "metric"}:
         return kernel
-    draws = piloted.way.powered.positions
+    draws = piloted.powers[piloted.best].positions
     if "metric" in names:
         spread = jnp.atleast_2d(jnp.cov(draws.T))
         about = jnp.finfo(spread.dtype)

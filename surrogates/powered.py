@@ -8,7 +8,8 @@ surrogate often is not, and a power of it is. Nothing here asks the true program
 ```python
 powers = Tempered()(key, ppl.as_target(cheap), (0.25, 0.5, 1.0))      # a tuple of Powered, one for each
 powers = Nested()(key, ppl.as_target(cheap), (0.25, 0.5, 1.0))
-posterior = weighed(program, FromPower(powers[0], cheap), key=key, num=400)        # inference.smc.importance: 400 true calls
+way = FromPowers(powers, (0.1, 0.1, 0.8), cheap)
+posterior = weighed(program, way, key=key, num=400)                   # inference.smc.importance: 400 true calls
 ```
 `Tempered` stops at the powers on its way from the prior. `Nested` has all of them from one run of nested sampling: a dead
 particle stands for a prior mass, whatever the power its likelihood is raised to. (Geyer, "Markov chain Monte Carlo maximum
@@ -141,33 +142,57 @@ class Stops(Rule):
         return jnp.minimum(self.rule(population, path), following)
 
 
-class PowerOf(eqx.Module):
-    """prior x likelihood^power of a program, up to a constant: a density to be weighed against, not one to draw from."""
+class MixtureOfPowers(eqx.Module):
+    """sum_b share_b prior x likelihood^b / Z_b of a program: a density to be weighed against, not one to draw from.
+
+    - `powers`, `log_evidence`, `log_shares`: (m,) each.
+    """
 
     program: ppl.Program
-    power: Array | float
+    powers: Array
+    log_evidence: Array
+    log_shares: Array
 
     def log_density(self, choices: Choices) -> Array:
         """+log of it, a scalar."""
         run, _ = self.program.interpret(Assess, given=self.program.complete(choices))
-        return run.total("log_prior") + tempering.power(run.total("log_likelihood"), self.power)
+        heights = tempering.power(run.total("log_likelihood"), self.powers)
+        return run.total("log_prior") + jax.scipy.special.logsumexp(self.log_shares + heights - self.log_evidence)
 
 
-class FromPower(eqx.Module):
-    """The way from draws of a power to the posterior of the true program: `inf.smc` methods go it, by their `way`.
+class FromPowers(eqx.Module):
+    """The way from draws of powers to the posterior of the true program: `inf.smc` methods go it, by their `way`.
 
-    What is between is pi_b^(1 - t) x posterior^t. The evidence of the power is carried on, and its error.
+    What is between is q^(1 - t) x posterior^t, with q the mixture of the powers by `shares`, which sum to one. The evidences
+    of the powers are carried on, and their errors.
     """
 
-    powered: Powered
+    powers: tuple[Powered, ...]
+    shares: tuple[float, ...] = eqx.field(static=True)
     cheap: ppl.Program
 
     def of(self, program) -> TemperingPath:
         """The path to the posterior of a conditioned program, or of a `ppl.Target`."""
-        drawn = self.powered
-        families = jnp.arange(len(drawn.positions), dtype=jnp.int32)
-        known = OtherPosterior(drawn.positions, families, drawn.log_evidence, drawn.log_evidence_error)
-        return TemperingPath(ppl.as_target(program), PowerOf(self.cheap, drawn.power), known)
+        b, log_z, error = (
+            jnp.stack([jnp.asarray(getattr(x, name), float) for x in self.powers])
+            for name in ("power", "log_evidence", "log_evidence_error")
+        )
+        shares = jnp.asarray(self.shares, b.dtype)
+        parts = zip(self.powers, self._counts(), strict=True)
+        positions = jnp.concatenate([x.positions[_evenly(len(x.positions), n)] for x, n in parts])
+        families = jnp.arange(len(positions), dtype=jnp.int32)
+        known = OtherPosterior(positions, families, jnp.zeros((), b.dtype), jnp.sum(shares * error))
+        return TemperingPath(ppl.as_target(program), MixtureOfPowers(self.cheap, b, log_z, jnp.log(shares)), known)
+
+    def _counts(self) -> list[int]:
+        """How many draws of each, as many in all as each has."""
+        ends = np.round(np.cumsum(self.shares) * len(self.powers[0].positions)).astype(int)
+        return [int(n) for n in np.diff(ends, prepend=0)]
+
+
+def _evenly(num: int, few: int) -> np.ndarray:
+    """Slots of `few` of `num` draws. Those of nested sampling are in the order of their heights, so not the first ones."""
+    return np.floor((np.arange(few) + 0.5) * num / max(few, 1)).astype(int)
 
 
 def _collected(population) -> Powered:

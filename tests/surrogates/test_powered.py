@@ -17,7 +17,7 @@ import ppl
 from inference.smc.importance import weighed
 from ppl import dist, sample
 from surrogates import powered
-from surrogates.powered import FromPower, Nested, PowerOf, Stops, Tempered
+from surrogates.powered import FromPowers, MixtureOfPowers, Nested, Stops, Tempered
 
 Y = np.array([1.2, 0.3, 2.1, 0.9, 1.6, 0.2, 1.0, 1.4, 0.8, 0.5], np.float32)
 LADDER = (0.0, 0.1, 0.4, 1.0)
@@ -72,9 +72,9 @@ def corrected(way):
 
 @pytest.fixture(scope="module")
 def low():
-    """Draws of a surrogate that is shifted by a standard deviation, to the power 0.4."""
+    """Draws of a surrogate that is shifted by a standard deviation, to the power 0.4, and some of the prior."""
     cheap = program(0.3)
-    return FromPower(Tempered(particles=1000)(KEY, ppl.as_target(cheap), (0.4,))[0], cheap)
+    return FromPowers(Tempered(particles=1000)(KEY, ppl.as_target(cheap), (0.0, 0.4)), (0.2, 0.8), cheap)
 
 
 def off(posterior) -> float:
@@ -92,7 +92,7 @@ def test_weights_by_the_truth_are_exact(low):
 
 
 def test_weights_that_forget_the_power_are_caught(low, monkeypatch):
-    monkeypatch.setattr(PowerOf, "log_density", lambda self, choices: self.program.log_density(choices) + 0 * self.power)
+    monkeypatch.setattr(MixtureOfPowers, "log_density", lambda self, choices: self.program.log_density(choices) - 1.0)
     # another number of draws, for what was compiled would be used again
     assert abs(off(weighed(program(), low, key=KEY, num=402))) > 8
 
@@ -103,11 +103,13 @@ def test_a_ladder_that_is_passed_without_a_stop_is_caught(monkeypatch):
     assert float(first.power) != pytest.approx(0.3)
 
 
-def test_the_power_of_a_density():
+def test_the_mixture_of_powers_of_a_density():
     target = program()
     choices = {"mu": jnp.float32(0.4)}
     prior, whole = norm.logpdf(0.4, 0, 2), float(target.log_density(choices))
-    assert PowerOf(target, 0.25).log_density(choices) == pytest.approx(0.75 * prior + 0.25 * whole, rel=1e-5)
+    mixture = MixtureOfPowers(target, *(jnp.log(jnp.array(x)) for x in ((1.0, np.exp(0.25)), (1.0, 2.0), (0.3, 0.7))))
+    both = np.logaddexp(np.log(0.3) + prior, np.log(0.35) + 0.75 * prior + 0.25 * whole)
+    assert mixture.log_density(choices) == pytest.approx(both, rel=1e-5)
 
 
 @pytest.mark.parametrize("ladder", [(), (0.5, 0.5), (-0.1, 1.0), (0.5, 1.5), (1.0, 0.5)])
