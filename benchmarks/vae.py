@@ -9,8 +9,8 @@ of the batch's mean, which is many times as fast on CPUs). Measured, medians ove
 
 - `gradient`: one value and gradient of the ELBO by all weights, milliseconds; its ratio to the one by hand.
 - `compile`: tracing and compiling it, seconds, and the ratio; nine times in turn.
-- `step`: one step of Adam on it, within a compiled loop of 20; of ours that of `inf.maximize`'s loop, of NumPyro `SVI.update`
-  under `lax.scan`. Ratios: NumPyro's time over ours, and over that of the loop by hand: as much as any library could gain.
+- `step`: one step of Adam on it, within a compiled loop of 20, ours and by hand the same loop; of NumPyro `SVI.update` under
+  `lax.scan`. Ratios: NumPyro's time over ours, and over that of the loop by hand: as much as any library could gain.
 """
 
 import argparse

@@ -371,18 +371,36 @@ def heavy_weights(d: Draws) -> Iterator[Finding]:
         )
 
 
+def no_numbers(d: Draws) -> Iterator[Finding]:
+    """Of particles: weights that were NaN or infinite."""
+    bad, num = np.nan_to_num(np.atleast_2d(d.stages.get("num_nonfinite", np.zeros((1, 1))))), d.made.get("particles")
+    if not bad.any() or num is None:
+        return
+    stage = int(bad.argmax()) % bad.shape[1]
+    yield Finding(
+        f"Weights were NaN or infinite at {int((bad > 0).any(0).sum())} of {bad.shape[1]} stages, most at stage {stage}: "
+        f"{int(bad.max())} of {num}. They count as zero.",
+        "Look for overflow or a division by zero in the model at values that its priors allow; where such values are "
+        "impossible, make the log density -inf.",
+    )
+
+
 OF_PARTICLES = (starved, unmoved, heavy_weights)
 OF_CHAINS = (nothing_moved, divergences, disagreement, stuck, too_few, energy, long_trajectories, heavy_tails, biased)
 RULES = (*OF_PARTICLES, *OF_CHAINS)
+ORDERLESS = (*OF_PARTICLES, no_numbers, heavy_tails, biased)  # the order of particles says nothing, as that of a chain does
 AFTER_A_RUN = (nothing_moved, divergences, disagreement)  # cheap, and what a user must not miss
 
 
-def findings(posterior: Any, rules=RULES) -> tuple[Finding, ...]:
-    """What the rules find in a posterior."""
+def findings(posterior: Any, rules=None) -> tuple[Finding, ...]:
+    """What the rules find in a posterior: by default all that are for draws of its kind."""
     draws = Draws(posterior)
+    rules = (ORDERLESS if posterior.stages else RULES) if rules is None else rules
     return tuple(finding for rule in rules for finding in rule(draws))
 
 
 def check(posterior: Any) -> Check:
     """All rules."""
-    return Check(findings(posterior), f"{posterior.shape[0]} chains of {posterior.shape[1]} draws")
+    chains, draws = posterior.shape
+    what = f"{draws} draws of particles" if posterior.stages else f"{chains} chains of {draws} draws"
+    return Check(findings(posterior), what)

@@ -40,6 +40,14 @@ from .site import SiteInfo
 REAL = ("real", "real vector")
 
 
+def leaves_out(wanted: SiteInfo, proposed: SiteInfo) -> bool:
+    """Whether a proposal of a site never proposes some of what the site can be, as far as supports tell."""
+    mine, theirs = bounds(wanted.support), bounds(proposed.support)
+    narrower = mine and theirs and not (np.all(theirs[0] <= mine[0]) and np.all(mine[1] <= theirs[1]))
+    real = wanted.support_name in REAL and proposed.support_name not in REAL
+    return wanted.discrete != proposed.discrete or bool(narrower) or real
+
+
 class Importance(Normaliser):
     """Sampling-importance-resampling with `num` draws from a `proposal`; see the file's docstring.
 
@@ -165,9 +173,7 @@ def _check(program: Program, proposal: Any) -> None:
             raise ValueError(
                 f"Importance: site '{address}' has shape {row.shape}, but {other.shape} in the proposal; they must agree."
             )
-        mine, theirs = bounds(row.support), bounds(other.support)
-        narrower = mine and theirs and not (np.all(theirs[0] <= mine[0]) and np.all(mine[1] <= theirs[1]))
-        if row.discrete != other.discrete or narrower or (row.support_name in REAL and other.support_name not in REAL):
+        if leaves_out(row, other):
             raise ValueError(
                 f"Importance: site '{address}' is {row.support_name}, but {other.support_name} in the proposal, which never "
                 "proposes what the site can be."

@@ -27,7 +27,7 @@ def sample(name: str, generative: Any, *, obs: Any = None, strategy: Any = None)
             Program, whose choices are nested under `name`.
         obs: data for this site, written in the model; the same as `observe`. A NumPy masked array is data with missing
             entries, which become latent.
-        strategy: how the gradient of an objective that draws this program is estimated here, for example `inf.Score()`; it
+        strategy: how the gradient of an objective that draws this program is estimated here, for example `inf.vi.Score()`; it
             matters to variational inference alone (see `inference.vi`).
 
     Returns:

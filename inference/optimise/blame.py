@@ -60,7 +60,10 @@ def blame(objective: Expectation, args: dict[str, Any], key: jax.Array) -> str:
     found = found or [f"site {fault} in {name}" for name, densities in audits.items() for fault in _faults(densities)]
     if found:
         return "; ".join(found)
-    return "the densities of all sites are finite there, so it is their gradient, or what the objective makes of them"
+    return (
+        "the sites that the objective draws by itself, and those of programs among its arguments, have finite densities "
+        "there; so it is a gradient, a site inside of an inner expectation or a minibatch, or what the objective makes of them"
+    )
 
 
 def _latent(program: ppl.Program) -> set[str]:

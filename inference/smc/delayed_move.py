@@ -65,6 +65,12 @@ class DelayedMove(Step):
             raise ValueError(f"DelayedMove: {type(path).__name__} is not a path of inverse temperatures; use Move(kernel).")
         self.kernel.check(self.surrogate)
 
+    def frozen(self, choices):
+        raise ValueError(
+            "DelayedMove: its run cannot be frozen, for at every stage it learns a metric from the particles as they are. Use "
+            "Move(kernel), or begin anew with another key."
+        )
+
     def init(self, population, path):
         """The log step size to begin with."""
         return jnp.log(jnp.asarray(2.38 / path.target.dim**0.5, population.log_weights.dtype))

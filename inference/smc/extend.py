@@ -1,6 +1,6 @@
 """Extend: one stage more of a growing path, such as a step of a program's loop.
 
-How particles are extended and weighted (by the program itself, by a guide, with a twist) is the path's: see `stepwise.py`.
+How particles are extended and weighted (by the program itself, by a guide, with a twist) is the path's: see `program_path.py`.
 """
 
 import jax.numpy as jnp

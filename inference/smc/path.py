@@ -2,8 +2,9 @@
 
     level -> target
 
-A *bridge* joins laws over the same sites: its particles stay where they are while their weights change (`tempering.py`,
-`data_order.py`, `threshold.py`). A *growing* path adds sites: its particles are extended (`stepwise.py`, a program's loop).
+A *bridge* joins laws over the same sites: its particles stay where they are while their weights change
+(`tempering_path.py`, `data_order.py`, `threshold.py`). A *growing* path adds sites: its particles are extended
+(`program_path.py`, a program's loop).
 (Del Moral, Doucet and Jasra, JRSS B 68, 2006; Chopin, Biometrika 89, 2002.)
 """
 

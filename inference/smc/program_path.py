@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import ppl
 from ppl._keys import Shared, fold, fold_name
 from ppl.choices import flatten, merge, nest
+from ppl.importance import leaves_out
 
 from ..population import Population
 from .path import PARTICLES, Growing
@@ -165,7 +166,7 @@ def _check_proposal(path: ProgramPath, proposal: Callable) -> None:
                 f"smc: the proposal has a site '{address}', but the loop's latent sites are {', '.join(there)}. It may "
                 "propose some or all of these, and nothing else."
             )
-        if row.support_name not in (own.support_name, "real", "real vector"):
+        if row.support_name not in (own.support_name, "real", "real vector") or leaves_out(own, row):
             raise ValueError(
                 f"smc: the proposal of site '{address}' is {row.support_name}, but the site is {own.support_name}: it never "
                 "proposes the rest, so the answer would be wrong. Take one that reaches everywhere the site can be."

@@ -40,7 +40,8 @@ class Run:
         return _stacked([row.kept[1] for row in self.rows])
 
     def frozen(self) -> Method:
-        """The method with the choices that this run (its first island) made: its evidence estimate is unbiased.
+        """The method with the choices that this run (its first island) made: its evidence estimate is unbiased, but for
+        methods that say otherwise (`persistent`).
 
         `inf.smc(program, posterior.run.frozen(), key=another_key)`
         """

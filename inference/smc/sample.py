@@ -53,12 +53,13 @@ def smc(
 ) -> Posterior:
     """Carry a population of weighted particles to the posterior of `program`.
 
-    - `program`: a conditioned program, or, for methods that temper, a `ppl.Target`.
+    - `program`: a conditioned program; for methods that temper also a `ppl.Target`, and for steering what is steered
+      (`inference.steering`).
     - `method`: `tempering(...)`, `particle_filter(...)`, ...; or a `Method` of steps of your own.
     - `particles` in each island; `islands`: populations that do not meet, one a core at a time; they are joined at the end,
       weighted by their evidence.
-    - `history`: what is kept of earlier stages: `Last()`, or `Paths()` (the default for a program's loop, whose draws are
-      then whole paths).
+    - `history`: what is kept of earlier stages: `Last()`, `Paths()` (the default for a program's loop, whose draws are then
+      whole paths), `AncestorTree()` for what has descendants of long ones, or `Window(num)`.
     - `collect`: a function from a `Population` to a pytree, called at every stage in the compiled loop; what it returns is
       stacked in `posterior.run.collected`, leading with (stage,), or (island, stage).
     - `placement`: `Sharded()` shares the particles of an island out among devices; see `spread.py`.

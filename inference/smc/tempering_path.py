@@ -22,6 +22,9 @@ from jax import lax
 
 import ppl
 from ppl.choices import flatten
+from ppl.distributions import is_traced
+from ppl.importance import leaves_out
+from ppl.site import SiteInfo
 
 from ..mcmc.tempering import TemperedTarget, power
 from ..population import Population
@@ -36,6 +39,10 @@ class Tempering(eqx.Module):
 
     reference: ppl.Program | ppl.Generative | Posterior | None = None
     last: jax.Array | float = 1.0
+
+    def __check_init__(self):
+        if not is_traced(self.last) and not 0.0 <= float(self.last) <= 1.0:
+            raise ValueError(f"Tempering: the last inverse temperature must be a number from 0 to 1, got {self.last!r}.")
 
     def of(self, program) -> "TemperingPath":
         """The path to the posterior of a conditioned program, or to a `ppl.Target`.
@@ -86,6 +93,13 @@ def _check_reference(target: ppl.Target, reference, who: str) -> None:
         raise ValueError(
             f"smc: {who} has the latent sites {_told(there)}, but the program has {_told(rows)}. They must be the same."
         )
+    for name, row in rows.items():
+        other = there[name]
+        if isinstance(other, SiteInfo) and leaves_out(row, other):
+            raise ValueError(
+                f"smc: site '{name}' is {row.support_name}, but {other.support_name} in {who}, whose draws never reach all of "
+                "what the site can be: the answer would be wrong. Take one that does, or the prior."
+            )
 
 
 def _latent(program: ppl.Program) -> dict[str, Any]:

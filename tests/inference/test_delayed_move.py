@@ -93,4 +93,6 @@ def test_what_is_wrong_is_said():
         DelayedMove(target, 0.4, 0)
     with pytest.raises(ValueError, match=r"^DelayedMove: ThresholdPath is not a path of inverse temperatures"):
         DelayedMove(target, 0.4).check(Thresholds().of(cheap()))
+    with pytest.raises(ValueError, match=r"^DelayedMove: its run cannot be frozen"):
+        DelayedMove(target, 0.4).frozen(())
     assert isinstance(DelayedMove(target, 0.4).kernel, inf.RandomWalk)

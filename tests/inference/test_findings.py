@@ -129,6 +129,19 @@ def test_one_thing_wrong_gives_one_finding(make):
     assert not [f for f in findings if FOUND[make][0] not in str(f) and "effective sample size" not in f.what]
 
 
+def test_particles_are_judged_as_particles():
+    """In the order of their heights, as nested sampling has them: chains would be said to disagree."""
+    draws = {"x": np.sort(RNG.normal(size=(1, 1000)))}
+    assert not inf.Posterior(draws).check()
+    stages, made = {"ess": np.full(3, 500.0), "num_nonfinite": np.array([0, 12, 0])}, {"particles": 1000}
+    check = inf.Posterior(draws, stages=stages, provenance=made).check()
+    (finding,) = check.findings
+    assert finding.what == "Weights were NaN or infinite at 1 of 3 stages, most at stage 1: 12 of 1000. They count as zero."
+    stages["num_nonfinite"][:] = 0
+    check = inf.Posterior(draws, stages=stages, provenance=made).check()
+    assert check and repr(check) == "Nothing found wrong with 1000 draws of particles."
+
+
 def test_few_draws_and_constants_are_no_trouble():
     assert inf.Posterior({"x": np.ones((1, 3)), "y": np.arange(3.0)[None]}).check().findings == ()
 

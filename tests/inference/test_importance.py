@@ -15,6 +15,7 @@ from inference.smc.importance import importance, smooth
 from inference.smc.loop import Method
 from inference.smc.reweight import Ladder, Reweight
 from inference.smc.sample import smc
+from inference.smc.tempering import tempering
 from inference.smc.tempering_path import Tempering, TemperingPath
 from ppl import dist, sample
 from tests.inference.evidence import assert_calibrated, assert_unbiased, coin, gaussian_process, regression, z_scores
@@ -100,6 +101,32 @@ def test_wrong_proposals_are_told():
         importance(coin().program, coin().program, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"the reference has the latent sites p, but the program has b\[2\]"):
         importance(SMALL.program, beta(1.0, 1.0), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("low, high", [(0.2, 1.0), (0.0, 0.7)])
+def test_a_proposal_that_never_proposes_all_is_told(low, high):
+    """Also where a way by tempering begins; one that is wider is none of these."""
+
+    @ppl.model
+    def part(low, high):
+        sample("p", dist.Uniform(low, high))
+
+    sentence = "site 'p' is .*interval.*, but .*interval.* in the reference, whose draws never reach all"
+    for run in (
+        lambda q: importance(coin().program, q, key=jax.random.key(0), num=100),
+        lambda q: smc(coin().program, tempering(reference=q), key=jax.random.key(0), particles=100, progress=False),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            run(part(low, high))
+    assert np.isfinite(importance(coin().program, part(0.0, 1.0), key=jax.random.key(0), num=100).log_evidence)
+
+
+@pytest.mark.parametrize("last", [-0.5, 1.5])
+def test_an_inverse_temperature_that_is_none_is_told(last):
+    with pytest.raises(
+        ValueError, match=rf"^Tempering: the last inverse temperature must be a number from 0 to 1, got {last}\.$"
+    ):
+        Tempering(last=last)
 
 
 # -- annealed importance sampling ------------------------------------------------------------------------------------------

@@ -160,6 +160,7 @@ def test_what_can_be_done_with_a_posterior(tempered, tmp_path):
     from inference import Posterior
 
     assert "log evidence" in repr(tempered)
+    assert tempered.check(), tempered.check()  # nothing of chains: particles come in no order
     assert tempered.summary().table.shape[0] == 6
     assert tempered.predict(key=jax.random.key(1))["y"].shape == (1, 2000, 60)
     assert tempered.to_datatree(log_likelihood=False)["posterior"]["b"].shape == (1, 2000, 5)
