@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-import inference as inf
 import ppl
 from inference.compiled import compiled
+from inference.smc.tempering_path import check_drawn
 from ppl import dist
 from ppl.choices import Choices, flatten
 from ppl.distributions import is_traced
@@ -115,7 +115,7 @@ def fit_of(who: str, target: ppl.Target, q: Any, key: Array) -> Fit:
             f"{who}: q must be a ppl.Generative or a program over the program's latent sites, got {type(q).__name__}.{hint}"
         )
     try:
-        inf.steps.Tempering(q).of(target)
+        check_drawn(target, q)
     except ValueError as error:
         raise ValueError(f"{who}: q cannot stand for this posterior. {error}") from None
     _check_types(who, target, q)

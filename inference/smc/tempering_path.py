@@ -24,7 +24,6 @@ import ppl
 from ppl.choices import flatten
 from ppl.distributions import is_traced
 from ppl.importance import leaves_out
-from ppl.site import SiteInfo
 
 from ..mcmc.tempering import TemperedTarget, power
 from ..population import Population
@@ -55,15 +54,8 @@ class Tempering(eqx.Module):
             _check_prior(target)
             return TemperingPath(target, None, None, self.last)
         if not isinstance(self.reference, Posterior):
-            _check_reference(target, self.reference, "the reference")
-            if isinstance(self.reference, ppl.Generative):
-                return TemperingPath(target, self.reference, None, self.last)
-            weighted = [name for name, row in self.reference.sites().items() if row.kind in ("observed", "factor")]
-            if weighted:
-                raise ValueError(
-                    f"smc: the reference has data or factors at {', '.join(weighted)}, so its draws do not follow its "
-                    "density. Give a program that is sampled as it stands, such as a guide; or a posterior of this one."
-                )
+            check_drawn(target, self.reference)
+            _check_reach(target, self.reference)
             return TemperingPath(target, self.reference, None, self.last)
         if self.reference.program is None:
             raise ValueError(
@@ -84,6 +76,32 @@ def _check_prior(target: ppl.Target) -> None:
             )
 
 
+def check_drawn(target: ppl.Target, reference) -> None:
+    """Raise ValueError, with a sentence, for a reference that is not drawn over the target's sites by its own density."""
+    _check_reference(target, reference, "the reference")
+    if isinstance(reference, ppl.Generative):
+        return
+    weighted = [name for name, row in reference.sites().items() if row.kind in ("observed", "factor")]
+    if weighted:
+        raise ValueError(
+            f"smc: the reference has data or factors at {', '.join(weighted)}, so its draws do not follow its density. Give a "
+            "program that is sampled as it stands, such as a guide; or a posterior of this one."
+        )
+
+
+def _check_reach(target: ppl.Target, reference) -> None:
+    """What a reference never draws is in no answer; only of programs are the supports known."""
+    if not isinstance(reference, ppl.Program):
+        return
+    there = _latent(reference)
+    for name, row in _latent(target.program).items():
+        if leaves_out(row, there[name]):
+            raise ValueError(
+                f"smc: site '{name}' is {row.support_name}, but {there[name].support_name} in the reference, whose draws "
+                "never reach all of what the site can be: the answer would be wrong. Take one that does, or the prior."
+            )
+
+
 def _check_reference(target: ppl.Target, reference, who: str) -> None:
     if not isinstance(reference, ppl.Program | ppl.Generative):
         raise ValueError(f"smc: {who} must be a program or a posterior of one, got {type(reference).__name__}.")
@@ -93,13 +111,6 @@ def _check_reference(target: ppl.Target, reference, who: str) -> None:
         raise ValueError(
             f"smc: {who} has the latent sites {_told(there)}, but the program has {_told(rows)}. They must be the same."
         )
-    for name, row in rows.items():
-        other = there[name]
-        if isinstance(other, SiteInfo) and leaves_out(row, other):
-            raise ValueError(
-                f"smc: site '{name}' is {row.support_name}, but {other.support_name} in {who}, whose draws never reach all of "
-                "what the site can be: the answer would be wrong. Take one that does, or the prior."
-            )
 
 
 def _latent(program: ppl.Program) -> dict[str, Any]:
