@@ -32,7 +32,7 @@ from surrogates.emulators.door import emulate
 from surrogates.emulators.ensemble import Ensemble
 from surrogates.emulators.gaussian_process import GaussianProcess
 from surrogates.likelihood_rungs import ByPower, ByPowerTempering, Pilot
-from surrogates.powered import Nested
+from surrogates.powered import Nested, evaluations_of
 
 DATA = Path(__file__).parents[1] / "docs" / "tutorials" / "data"
 BUDGET = 60
@@ -115,8 +115,7 @@ class Found(NamedTuple):
 def plain(program: ppl.Program, moves: int, key: jax.Array) -> Found:
     """Nested sampling, `moves` steps of a random walk for each dimension and particle that died."""
     run = inf.smc(program, inf.nested_sampling(KERNEL, moves=moves), key=key, particles=LIVE, progress=False, check=False)
-    calls = LIVE + int(np.nansum(run.stages["num_dead"] * run.stages["num_moves"]))
-    return Found(float(run.log_evidence), float(run.log_evidence_error), calls)
+    return Found(float(run.log_evidence), float(run.log_evidence_error), evaluations_of(run))
 
 
 def emulated(program: ppl.Program, family: Any, budget: int, key: jax.Array) -> Found:

@@ -37,7 +37,7 @@ from surrogates.emulators.charts import Given
 from surrogates.emulators.gaussian_process import GaussianProcess
 from surrogates.emulators.runs import Runs
 from surrogates.likelihood_rungs import START, ByDelayedAcceptance, Pilot
-from surrogates.powered import Nested, Tempered
+from surrogates.powered import Nested, Tempered, evaluations_of
 
 ENOUGH = 0.01  # nats
 CUT = 50.0  # nats below the best, at which heights are cut
@@ -120,8 +120,7 @@ def nested(task: Task, key) -> Curve:
         run = inf.smc(task.program, method, key=key, particles=particles, progress=False, check=False)
         population = run.run.population
         weights = np.asarray(jax.nn.softmax(population.log_weights), np.float64)
-        calls = particles + int(np.nansum(run.stages["num_dead"] * run.stages["num_moves"]))
-        yield calls, Moments.of(task.at(population.particles.position), weights)
+        yield evaluations_of(run), Moments.of(task.at(population.particles.position), weights)
 
 
 def alone(task: Task, key) -> Curve:

@@ -115,7 +115,7 @@ class Nested(Powers):
         alive = np.asarray(whole.log_weights) > -np.inf
         log_mass = np.where(alive, np.asarray(whole.log_weights, np.float64) - np.where(alive, height, 0.0), -np.inf)
         log_mass += float(whole.log_divided) - np.log(len(height))  # log of the prior mass that each stands for
-        cost = _evaluations_of(run)
+        cost = evaluations_of(run)
         found = []
         for i, stop in enumerate(stops):
             log_weights = log_mass + np.where(alive, stop * height, 0.0)
@@ -203,7 +203,7 @@ def _collected(population) -> Powered:
     )
 
 
-def _evaluations_of(run: Any) -> int:
+def evaluations_of(run: Any) -> int:
     """Of a run of nested sampling, the first particles counted; of each of its moves by slices, what they asked."""
     stages, num = run.stages, run.provenance["particles"]
     dead, moves = (np.nan_to_num(np.asarray(stages.get(name, 0), float)) for name in ("num_dead", "num_moves"))

@@ -95,6 +95,7 @@ def _above(edges: Mapping[str, set[str]], names: set[str], stop: Any = ()) -> se
 
 
 def check_sites(program: Any, given: tuple[str, ...], site: str, who: str) -> None:
+    """Raise ValueError, with a sentence, unless a network can say the law of the program's `site`, given those `given`."""
     if not isinstance(program, ppl.Program):
         raise ValueError(f"{who}: expected a program, got {type(program).__name__}. Call the model with its arguments.")
     table = program.sites()

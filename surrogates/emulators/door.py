@@ -28,7 +28,7 @@ from ppl.choices import Choices
 
 from ..powered import Powers, Tempered
 from .design import CallSite, fresh, laws, quantiles, spread
-from .emulator import Emulator, Family, Prediction
+from .emulator import Emulator, Family, Known
 from .gaussian_process import GaussianProcess
 from .runs import Runs
 from .table import tabulated
@@ -36,10 +36,9 @@ from .table import tabulated
 LEAST = 8  # runs before the first fit
 
 
-class Emulated(Emulator):
+class Emulated(Known):
     """An emulator, with the runs that it was made of, failed ones among them."""
 
-    emulator: Emulator
     runs: Runs
 
     @property
@@ -51,18 +50,6 @@ class Emulated(Emulator):
     def failed(self) -> int:
         """How many of them failed."""
         return self.true_calls - self.runs.num
-
-    def __call__(self, *args: Any) -> Array:
-        return self.emulator(*args)
-
-    def predict(self, *args: Any) -> Prediction:
-        return self.emulator.predict(*args)
-
-    def outside(self, *args: Any) -> Array:
-        return self.emulator.outside(*args)
-
-    def report(self) -> Any:
-        return self.emulator.report()
 
     def __repr__(self) -> str:
         failed = f", {self.failed} of which failed" if self.failed else ""

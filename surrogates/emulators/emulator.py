@@ -86,6 +86,24 @@ class Emulator(eqx.Module):
         """How good it is, by what it has not seen: prints well."""
 
 
+class Known(Emulator):
+    """An emulator, with something known of how it came about: it answers as the one inside does."""
+
+    emulator: Emulator
+
+    def __call__(self, *args: Any) -> Array:
+        return self.emulator(*args)
+
+    def predict(self, *args: Any) -> Prediction:
+        return self.emulator.predict(*args)
+
+    def outside(self, *args: Any) -> Array:
+        return self.emulator.outside(*args)
+
+    def report(self) -> Any:
+        return self.emulator.report()
+
+
 class Family(eqx.Module):
     """A kind of emulator, with its settings."""
 

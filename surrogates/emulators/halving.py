@@ -26,28 +26,18 @@ import numpy as np
 from jax import Array
 
 from .accuracy import Report
-from .emulator import Emulator, Family, Prediction
+from .emulator import Family, Known
 from .runs import Runs
 
 
-class Chosen(Emulator):
+class Chosen(Known):
     """The emulator of the family that was chosen; `Halving.fit` makes it.
 
     - `family`: the one. `rounds`: of each, how many steps were made, and (name, nats) of every family that was in it.
     """
 
-    emulator: Emulator
     family: Family = eqx.field(static=True)
     rounds: tuple[tuple[int, tuple[tuple[str, float], ...]], ...] = eqx.field(static=True)
-
-    def __call__(self, *args: Any) -> Array:
-        return self.emulator(*args)
-
-    def predict(self, *args: Any) -> Prediction:
-        return self.emulator.predict(*args)
-
-    def outside(self, *args: Any) -> Array:
-        return self.emulator.outside(*args)
 
     def report(self) -> Report:
         told = [f"{steps} steps: " + ", ".join(f"{name} {nats:.2f}" for name, nats in row) for steps, row in self.rounds]
